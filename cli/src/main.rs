@@ -1,0 +1,2 @@
+//! The `octet` binary.
+fn main() {}
