@@ -1,1 +1,28 @@
-//! octet-reward-service
+//! Rewards: what a completion is worth, and the service that says so.
+//!
+//! The one idea of this crate is that a reward is a pure function of an example and a completion's text,
+//! behind one trait, [`RewardFunction`]. Reading calls ([`parse`]), comparing them ([`compare`]) and reading
+//! words ([`language`]) are rules without state, clock or randomness; [`service`] is the shell that runs a
+//! function for others and adds nothing to its verdicts.
+//!
+//! Invariant: no completion, however long or broken, makes anything here panic or take more than linear
+//! time, and none goes without a verdict or a named error.
+
+pub mod aws_compat;
+pub mod compare;
+pub mod function;
+pub mod labels;
+pub mod language;
+pub mod parse;
+pub mod registry;
+pub mod service;
+pub mod tally;
+pub mod tool_call;
+pub mod trivial;
+pub mod tryout;
+
+pub use aws_compat::AwsCompat;
+pub use function::{RewardFunction, RewardRange, ScoreError, Verdict, score};
+pub use registry::{UnknownReward, builtin, by_name};
+pub use service::{ServiceSettings, serve, serve_on};
+pub use tool_call::ToolCall;

@@ -1,0 +1,72 @@
+//! `octet data`: make data sets, and check them.
+
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand, ValueEnum};
+use octet_dataset::{Spec, Split, Statistics, generate, load, write_jsonl};
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+
+/// Make data sets, and check them.
+#[derive(Args, Debug)]
+pub struct DataArgs {
+    #[command(subcommand)]
+    command: DataCommand,
+}
+
+#[derive(Subcommand, Debug)]
+enum DataCommand {
+    /// Write the recipe's kind of data set: 60 % execute, 25 % clarify, 15 % refuse. Repeatable by seed.
+    Generate {
+        /// The file to write, JSON lines.
+        #[arg(long)]
+        out: PathBuf,
+        /// Which tools: training's, or the held-out ones that training never sees.
+        #[arg(long, value_enum, default_value_t = Tools::Training)]
+        tools: Tools,
+        /// Rows to write.
+        #[arg(long, default_value_t = 1500)]
+        rows: usize,
+        /// The same seed gives the same rows.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Validate a file and print its statistics. Every fault is file, line, field, what was expected.
+    Check {
+        /// JSON lines, or a JSON array.
+        file: PathBuf,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Tools {
+    Training,
+    HeldOut,
+}
+
+/// Runs the command.
+pub fn run(args: &DataArgs) -> Result<()> {
+    match &args.command {
+        DataCommand::Generate { out, tools, rows, seed } => {
+            let split = match tools {
+                Tools::Training => Split::Train,
+                Tools::HeldOut => Split::HeldOut,
+            };
+            let examples = generate(&Spec { seed: *seed, rows: *rows, split });
+            let writing = || format!("writing {}", out.display());
+            let file = std::fs::File::create(out).with_context(writing)?;
+            let mut file = BufWriter::new(file);
+            write_jsonl(&examples, &mut file).with_context(writing)?;
+            file.flush().with_context(writing)?;
+            crate::screen::say(format_args!("{}\n{}", out.display(), Statistics::of(&examples)));
+        }
+        DataCommand::Check { file } => {
+            let examples = load(file)?;
+            crate::screen::say(format_args!(
+                "{}: sound\n{}",
+                file.display(),
+                Statistics::of(&examples)
+            ));
+        }
+    }
+    Ok(())
+}

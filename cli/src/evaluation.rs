@@ -1,0 +1,92 @@
+//! Scoring a policy on a data set: sample, score, count.
+//!
+//! Invariant: a row's result depends on the policy, the row, the sampling and the reward function, not on
+//! the other rows.
+
+use anyhow::{Context, Result};
+use octet_dataset::{Behaviour, Example};
+use octet_policy::policy::Policy;
+use octet_policy::sampler::{GroupRequest, Sampler, Sampling};
+use octet_reward_service::{RewardFunction, score};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// One sampled and scored completion.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The row of the data set.
+    pub row: usize,
+    /// What the row wanted.
+    pub behaviour: Behaviour,
+    /// What the policy wrote.
+    pub completion: String,
+    /// Its reward.
+    pub reward: f64,
+    /// The reward's label.
+    pub verdict: String,
+}
+
+/// Rows that can be sampled at once.
+const ROWS_TOGETHER: usize = 128;
+
+/// Samples `sampling.completions` completions of each row and scores them.
+pub fn evaluate(
+    policy: &Policy,
+    rows: &[Example],
+    function: &dyn RewardFunction,
+    sampling: Sampling,
+    mut progress: impl FnMut(usize),
+) -> Result<Vec<Outcome>> {
+    let mut model = policy.model.clone();
+    model.freeze()?;
+    let model = Arc::new(model);
+    let mut sampler = Sampler::new(sampling, ROWS_TOGETHER);
+    for (row, example) in rows.iter().enumerate() {
+        let prompt =
+            prompt_of(policy, example).with_context(|| format!("rendering row {}", row + 1))?;
+        sampler.submit(GroupRequest { group: row as u64, prompt, model: model.clone() });
+    }
+    let mut outcomes = Vec::new();
+    while sampler.pending() > 0 {
+        for done in sampler.step()? {
+            let row = done.group as usize;
+            let completion = policy.completion_text(&done.tokens)?;
+            let verdict = score(function, &rows[row], &completion)?;
+            outcomes.push(Outcome {
+                row,
+                behaviour: rows[row].behaviour(),
+                completion,
+                reward: verdict.reward,
+                verdict: verdict.label.into_owned(),
+            });
+            progress(outcomes.len());
+        }
+    }
+    outcomes.sort_by_key(|o| o.row);
+    Ok(outcomes)
+}
+
+/// Token ids of an example's prompt.
+pub fn prompt_of(policy: &Policy, example: &Example) -> Result<Vec<u32>> {
+    let messages: Vec<serde_json::Value> =
+        example.prompt.iter().map(|m| serde_json::Value::Object(m.json().clone())).collect();
+    Ok(policy.prompt_tokens(&messages, &example.tools)?)
+}
+
+/// Accuracy (share of full rewards) and mean reward, overall and by behaviour.
+pub fn summary(outcomes: &[Outcome]) -> BTreeMap<String, (usize, f64, f64)> {
+    let mut sums: BTreeMap<String, (usize, f64, f64)> = BTreeMap::new();
+    for o in outcomes {
+        for key in ["all", o.behaviour.name()] {
+            let sum = sums.entry(key.to_owned()).or_default();
+            sum.0 += 1;
+            sum.1 += f64::from(o.reward >= 1.0);
+            sum.2 += o.reward;
+        }
+    }
+    sums.values_mut().for_each(|(n, right, reward)| {
+        *right /= *n as f64;
+        *reward /= *n as f64;
+    });
+    sums
+}

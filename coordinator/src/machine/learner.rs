@@ -1,0 +1,146 @@
+//! What the learner tells: what is on its disk.
+//!
+//! Invariants: one learner counts at a time, the one that registered last; within its life reports
+//! only add, so a late or doubled one is harmless; a registration replaces all that was believed.
+
+use std::time::Duration;
+
+use octet_proto::{ConfigDigest, GroupIndex, StepIndex};
+
+use super::ids::LearnerId;
+use super::ledger::{Ended, groups};
+use super::record::Record;
+use super::refusal::Refusal;
+use super::status::{self, Wait};
+use super::{Machine, check_text};
+
+/// The learner that counts.
+#[derive(Debug, Clone)]
+pub(crate) struct Learner {
+    pub id: LearnerId,
+    pub endpoint: String,
+    pub seen: Duration,
+    pub learned_tokens: u64,
+    pub waits: Vec<Wait>,
+}
+
+/// A learner that registers, with what is on its disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LearnerJoin {
+    /// Digest of its configuration.
+    pub config_digest: ConfigDigest,
+    /// Where it takes groups and serves weights.
+    pub endpoint: String,
+    /// Steps committed.
+    pub committed: u64,
+    /// Groups in the spool that no committed step consumed.
+    pub spooled: Vec<GroupIndex>,
+}
+
+/// A learner's report.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LearnerReport {
+    /// Steps committed.
+    pub committed: u64,
+    /// Groups in the spool: all, or those that are new.
+    pub spooled: Vec<GroupIndex>,
+    /// What it waits for.
+    pub waits: Vec<Wait>,
+    /// Tokens learned since it started.
+    pub learned_tokens: u64,
+}
+
+impl Machine {
+    /// Takes the learner in and follows what it has, be it more or less than was believed.
+    pub fn register_learner(
+        &mut self,
+        now: Duration,
+        join: LearnerJoin,
+        records: &mut Vec<Record>,
+    ) -> Result<LearnerId, Refusal> {
+        self.tick(now);
+        check_text("endpoint", &join.endpoint)?;
+        check_text("config_digest", join.config_digest.as_str())?;
+        self.check_digest("the learner", &join.config_digest)?;
+        self.check_range(join.committed, &join.spooled)?;
+        let id = LearnerId(self.ids.fresh(records));
+        if let Some(known) = self.committed().filter(|known| *known > join.committed) {
+            tracing::warn!(known, found = join.committed, "follow a learner that went back");
+        }
+        // How long these leases took says nothing: the learner was away.
+        self.ledger.follow(&self.plan, join.committed, &join.spooled);
+        self.learner = Some(Learner {
+            id,
+            endpoint: join.endpoint,
+            seen: self.now,
+            learned_tokens: 0,
+            waits: Vec::new(),
+        });
+        self.waiting_since = self.now;
+        Ok(id)
+    }
+
+    /// Takes a report in, and says whether the run is complete.
+    pub fn report(
+        &mut self,
+        now: Duration,
+        id: LearnerId,
+        report: LearnerReport,
+    ) -> Result<bool, Refusal> {
+        self.tick(now);
+        self.check_range(report.committed, &report.spooled)?;
+        let learner = self.learner.as_mut().ok_or(Refusal::UnknownLearner { learner: id })?;
+        if learner.id != id {
+            return Err(Refusal::SupersededLearner { learner: id, current: learner.id });
+        }
+        learner.seen = self.now;
+        learner.learned_tokens = learner.learned_tokens.max(report.learned_tokens);
+        learner.waits = status::bounded(report.waits);
+        let before = self.stage();
+        let ended = self.ledger.advance(&self.plan, report.committed, &report.spooled);
+        self.credit(ended);
+        if self.stage() != before {
+            self.waiting_since = self.now;
+        }
+        Ok(self.is_complete())
+    }
+
+    /// Measures the workers by what the learner confirmed. A group with two holders is nobody's: the
+    /// report does not say who delivered it.
+    fn credit(&mut self, ended: Ended) {
+        for (_, holders) in ended {
+            let [holder] = holders.as_slice() else { continue };
+            let Some(worker) = self.workers.get_mut(&holder.worker) else { continue };
+            worker.delivered += 1;
+            if !holder.adopted {
+                worker.meter.finished(holder.since, self.now);
+            }
+        }
+    }
+
+    /// What the run waits for: the groups of a step, or the commit of it.
+    fn stage(&self) -> Option<(StepIndex, bool)> {
+        let step = StepIndex(self.committed()?);
+        let full = groups(self.plan.groups_of(step)).all(|group| self.ledger.is_spooled(group));
+        Some((step, full))
+    }
+
+    fn check_range(&self, committed: u64, spooled: &[GroupIndex]) -> Result<(), Refusal> {
+        if committed > self.plan.steps.get() {
+            return Err(Refusal::BadField {
+                field: "committed_steps",
+                expected: format!("at most the run's {} steps", self.plan.steps),
+                found: committed.to_string(),
+            });
+        }
+        let total = self.plan.total_groups();
+        match spooled.iter().find(|group| group.get() >= total) {
+            None => Ok(()),
+            Some(group) => Err(Refusal::BadField {
+                field: "spooled_groups",
+                expected: format!("groups below the run's {total}"),
+                found: group.to_string(),
+            }),
+        }
+    }
+}

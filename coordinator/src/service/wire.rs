@@ -1,0 +1,149 @@
+//! Messages to the machine's words and back.
+//!
+//! Invariant: total and without loss; what a message may not say is refused by the machine, not here.
+
+use std::time::Duration;
+
+use octet_proto::coordinator as proto;
+use octet_proto::{ConfigDigest, GroupIndex, LeaseEpoch, PolicyVersion};
+
+use crate::machine::{
+    Beat, Grant, LearnerJoin, LearnerReport, LearnerView, LeaseKey, Revision, Snapshot, Wait,
+    WorkerJoin, WorkerView,
+};
+
+pub(crate) fn worker_join(request: proto::RegisterWorkerRequest) -> WorkerJoin {
+    WorkerJoin {
+        name: request.name,
+        config_digest: ConfigDigest::new(request.config_digest),
+        capacity: request.capacity.into(),
+        weights_endpoint: request.weights_endpoint,
+    }
+}
+
+pub(crate) fn beat(request: proto::HeartbeatRequest) -> Beat {
+    Beat {
+        versions: request.versions.into_iter().map(PolicyVersion).collect(),
+        leases: lease_keys(request.leases),
+        waits: request.waits.into_iter().map(wait).collect(),
+        sampled_tokens: request.sampled_tokens,
+    }
+}
+
+pub(crate) fn lease_keys(leases: Vec<proto::LeaseRef>) -> Vec<LeaseKey> {
+    let key = |lease: proto::LeaseRef| LeaseKey {
+        group: GroupIndex(lease.group),
+        epoch: LeaseEpoch(lease.epoch),
+    };
+    leases.into_iter().map(key).collect()
+}
+
+pub(crate) fn lease_ref(key: LeaseKey) -> proto::LeaseRef {
+    proto::LeaseRef { group: key.group.get(), epoch: key.epoch.get() }
+}
+
+pub(crate) fn learner_join(request: proto::RegisterLearnerRequest) -> LearnerJoin {
+    LearnerJoin {
+        config_digest: ConfigDigest::new(request.config_digest),
+        endpoint: request.endpoint,
+        committed: request.committed_steps,
+        spooled: request.spooled_groups.into_iter().map(GroupIndex).collect(),
+    }
+}
+
+pub(crate) fn learner_report(request: proto::ReportProgressRequest) -> LearnerReport {
+    LearnerReport {
+        committed: request.committed_steps,
+        spooled: request.spooled_groups.into_iter().map(GroupIndex).collect(),
+        waits: request.waits.into_iter().map(wait).collect(),
+        learned_tokens: request.learned_tokens,
+    }
+}
+
+pub(crate) fn lease(grant: Grant, example_json: &str) -> proto::Lease {
+    proto::Lease {
+        group: grant.key.group.get(),
+        epoch: grant.key.epoch.get(),
+        step: grant.step.get(),
+        policy_version: grant.version.get(),
+        reward: Some(revision(grant.revision)),
+        example_json: example_json.to_owned(),
+        deadline_ms: millis(grant.lasts),
+    }
+}
+
+pub(crate) fn status(snapshot: Snapshot) -> proto::GetStatusResponse {
+    proto::GetStatusResponse {
+        run_id: snapshot.run_id,
+        config_digest: snapshot.config_digest.into(),
+        total_steps: snapshot.total_steps,
+        committed_steps: snapshot.committed_steps,
+        open_groups: snapshot.open_groups,
+        leased_groups: snapshot.leased_groups,
+        spooled_groups: snapshot.spooled_groups,
+        workers: snapshot.workers.into_iter().map(worker).collect(),
+        learner: snapshot.learner.map(learner),
+        rewards: snapshot.revisions.into_iter().map(|(bound, _)| revision(bound)).collect(),
+        waits: waits(snapshot.waits),
+    }
+}
+
+pub(crate) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn revision(revision: Revision) -> proto::RewardRevision {
+    proto::RewardRevision {
+        number: revision.number.get(),
+        name: revision.name,
+        digest: revision.digest,
+        endpoints: revision.endpoints,
+    }
+}
+
+fn worker(view: WorkerView) -> proto::WorkerStatus {
+    proto::WorkerStatus {
+        worker_id: view.id.get(),
+        name: view.name,
+        capacity: saturated(view.capacity),
+        leases: saturated(view.leases),
+        versions: view.versions.into_iter().map(PolicyVersion::get).collect(),
+        last_seen_ms_ago: millis(view.seen_ago),
+        sampled_tokens: view.sampled_tokens,
+        delivered_groups: view.delivered_groups,
+        waits: waits(view.waits),
+    }
+}
+
+fn learner(view: LearnerView) -> proto::LearnerStatus {
+    proto::LearnerStatus {
+        connected: view.connected,
+        endpoint: view.endpoint,
+        last_seen_ms_ago: millis(view.seen_ago),
+        learned_tokens: view.learned_tokens,
+        waits: waits(view.waits),
+    }
+}
+
+fn wait(message: proto::Wait) -> Wait {
+    Wait {
+        name: message.name,
+        detail: message.detail,
+        since_ago: Duration::from_millis(message.since_ms_ago),
+        deadline_in: Duration::from_millis(message.deadline_in_ms),
+    }
+}
+
+fn waits(waits: Vec<Wait>) -> Vec<proto::Wait> {
+    let message = |wait: Wait| proto::Wait {
+        name: wait.name,
+        detail: wait.detail,
+        since_ms_ago: millis(wait.since_ago),
+        deadline_in_ms: millis(wait.deadline_in),
+    };
+    waits.into_iter().map(message).collect()
+}
+
+fn saturated(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

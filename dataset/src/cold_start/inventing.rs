@@ -1,0 +1,304 @@
+//! Invented tools: an open vocabulary of names, parameters and descriptions.
+//!
+//! Invariant: no invented tool has the name of a catalogue tool, nor a parameter that the held-out
+//! tools have; tools of different domains share no word of their names.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::LazyLock;
+
+use crate::catalogue::{Catalogue, ParameterPlan, ToolPlan};
+use crate::draw::Draw;
+use crate::lexicon::{capital, listed, made_up as pseudo_word};
+use crate::value::{Class, Kind};
+
+static TOOL_NAMES: LazyLock<HashSet<&'static str>> = LazyLock::new(|| {
+    let both = [Catalogue::training(), Catalogue::held_out()];
+    both.iter().flat_map(|c| &c.tools).map(|tool| tool.name.as_str()).collect()
+});
+static HELD_OUT_PARAMETERS: LazyLock<HashSet<&'static str>> = LazyLock::new(|| {
+    let tools = &Catalogue::held_out().tools;
+    tools.iter().flat_map(|tool| &tool.params).map(|param| param.name.as_str()).collect()
+});
+
+/// Kinds of invented parameters, with weights that keep most values copied.
+const KINDS: [(Kind, usize); 27] = [
+    (Kind::Person, 6),
+    (Kind::City, 6),
+    (Kind::Company, 4),
+    (Kind::Product, 3),
+    (Kind::Topic, 3),
+    (Kind::Place, 5),
+    (Kind::Title, 5),
+    (Kind::Note, 3),
+    (Kind::Word, 10),
+    (Kind::Address, 4),
+    (Kind::Email, 4),
+    (Kind::Path, 4),
+    (Kind::Id, 5),
+    (Kind::Code, 5),
+    (Kind::Phone, 2),
+    (Kind::Date, 12),
+    (Kind::Time, 5),
+    (Kind::Minutes, 6),
+    (Kind::Count, 10),
+    (Kind::Amount, 6),
+    (Kind::Price, 5),
+    (Kind::Decimal, 4),
+    (Kind::Flag, 8),
+    (Kind::Choice, 10),
+    (Kind::Words, 4),
+    (Kind::People, 2),
+    (Kind::Counts, 3),
+];
+const RARE_KINDS: [Kind; 8] = [
+    Kind::Grams,
+    Kind::Metres,
+    Kind::Days,
+    Kind::Percent,
+    Kind::Year,
+    Kind::Country,
+    Kind::Emails,
+    Kind::Codes,
+];
+
+/// A few tools in at least two domains; more of them, with more parameters, at a higher level.
+pub(super) fn pool(level: f64, made_up: f64, draw: &mut Draw) -> Vec<ToolPlan> {
+    let size = 2 + (level * 6.0).round() as usize;
+    let domains = if size < 5 { 2 } else { 3 };
+    let mut words = Words { used: HashSet::new(), made_up };
+    let themes: Vec<Theme> = (0..domains).map(|_| Theme::draw(&mut words, draw)).collect();
+    let mut tools: Vec<ToolPlan> = Vec::with_capacity(size);
+    for index in 0..size {
+        tools.push(tool(&themes[index % domains], index % domains, level, &mut words, draw));
+    }
+    tools
+}
+
+/// Draws words, each at most once.
+struct Words {
+    used: HashSet<String>,
+    made_up: f64,
+}
+
+impl Words {
+    fn fresh(&mut self, list: &str, draw: &mut Draw) -> String {
+        loop {
+            let word =
+                if draw.fraction(self.made_up) { pseudo_word(draw) } else { listed(list, draw) };
+            if self.used.insert(word.clone()) {
+                return word;
+            }
+        }
+    }
+}
+
+/// What the tools of a domain have in common.
+enum Theme {
+    /// get_lamp, delete_lamp
+    Noun(String),
+    /// find_lamp, find_harbor
+    Verb(String),
+    /// Nothing.
+    Open,
+}
+
+impl Theme {
+    fn draw(words: &mut Words, draw: &mut Draw) -> Self {
+        match draw.below(3) {
+            0 => Theme::Noun(words.fresh("nouns", draw)),
+            1 => Theme::Verb(words.fresh("verbs", draw)),
+            _ => Theme::Open,
+        }
+    }
+}
+
+fn tool(theme: &Theme, domain: usize, level: f64, words: &mut Words, draw: &mut Draw) -> ToolPlan {
+    loop {
+        let (verb, noun) = match theme {
+            Theme::Noun(noun) => (words.fresh("verbs", draw), noun.clone()),
+            Theme::Verb(verb) => (verb.clone(), words.fresh("nouns", draw)),
+            Theme::Open => (words.fresh("verbs", draw), words.fresh("nouns", draw)),
+        };
+        let adjective = draw.chance(25).then(|| words.fresh("adjectives", draw));
+        let object = match &adjective {
+            Some(adjective) => format!("{adjective} {noun}"),
+            None => noun.clone(),
+        };
+        // "standard_deviation": a thing alone, asked for by a verb that many tools could have.
+        let thing = adjective.is_some() && !matches!(theme, Theme::Verb(_)) && draw.chance(30);
+        let (name, ask) = if thing {
+            let verb = *draw.pick(&["get", "compute", "show", "find", "make"]);
+            (object.replace(' ', "_"), vec![format!("{verb} the {object}")])
+        } else {
+            let name = format!("{verb} {object}").replace(' ', "_");
+            let article = *draw.pick(&["a", "the", "my", ""]);
+            let plain = with_article(&format!("{verb} {article} {object}"));
+            (name, vec![plain, format!("{verb} {object}"), format!("{verb} this {object}")])
+        };
+        if TOOL_NAMES.contains(name.as_str()) {
+            continue;
+        }
+        let about = with_article(&match draw.below(4) {
+            _ if thing => format!("{} of a {}", capital(&object), listed("nouns", draw)),
+            0 => format!("{} a {object}", capital(&verb)),
+            1 => format!("{} the {object} of a {}", capital(&verb), listed("nouns", draw)),
+            2 => format!("{} {object}", capital(&verb)),
+            _ => format!("{} one {object} for a {}", capital(&verb), listed("nouns", draw)),
+        });
+        let params = parameters(level, words, draw);
+        return ToolPlan {
+            name,
+            domain: format!("invented {domain}"),
+            near: Vec::new(),
+            about,
+            ask,
+            params,
+        };
+    }
+}
+
+/// The phrase with "an" before a vowel and no doubled blank.
+fn with_article(phrase: &str) -> String {
+    let mut phrase = phrase.replace("  ", " ");
+    for vowel in ['a', 'e', 'i', 'o', 'u'] {
+        phrase = phrase.replace(&format!(" a {vowel}"), &format!(" an {vowel}"));
+    }
+    phrase
+}
+
+fn parameters(level: f64, words: &mut Words, draw: &mut Draw) -> Vec<ParameterPlan> {
+    let most = 2 + (level * 3.0).round() as usize;
+    let count = (draw.weighted(&[22, 33, 25, 13, 7]) + 1).min(most);
+    let kinds: Vec<Kind> = (0..count).map(|_| kind(draw)).collect();
+    let mut params: Vec<ParameterPlan> = Vec::with_capacity(count);
+    for &kind in &kinds {
+        let name = loop {
+            let name = parameter_name(kind, words.made_up, draw);
+            let taken = params.iter().any(|param| param.name == name);
+            if !taken && !HELD_OUT_PARAMETERS.contains(name.as_str()) {
+                break name;
+            }
+        };
+        let alone = kinds.iter().filter(|other| other.class() == kind.class()).count() == 1;
+        params.push(parameter(name, kind, alone, words, draw));
+    }
+    if params.iter().all(|param| param.optional) {
+        params[0].optional = false;
+    }
+    params
+}
+
+fn kind(draw: &mut Draw) -> Kind {
+    if draw.chance(10) {
+        return *draw.pick(&RARE_KINDS);
+    }
+    let weights = KINDS.map(|(_, weight)| weight);
+    KINDS[draw.weighted(&weights)].0
+}
+
+fn parameter_name(kind: Kind, made_up: f64, draw: &mut Draw) -> String {
+    let word = |list: &str, draw: &mut Draw| {
+        if draw.fraction(made_up) { pseudo_word(draw) } else { listed(list, draw) }
+    };
+    let typical: &[&str] = match kind {
+        Kind::Person => &["name", "owner", "person", "guest", "author"],
+        Kind::City => &["city", "town", "location", "origin"],
+        Kind::Company => &["company", "firm", "supplier"],
+        Kind::Place => &["place", "venue", "shop"],
+        Kind::Title | Kind::Note => &["title", "text", "comment", "label"],
+        Kind::Address => &["address", "street"],
+        Kind::Email | Kind::Emails => &["email", "mail", "recipient"],
+        Kind::Path => &["path", "file", "source"],
+        Kind::Id => &["id", "number", "key"],
+        Kind::Code | Kind::Codes => &["code", "symbol", "tag"],
+        Kind::Phone => &["phone", "mobile"],
+        Kind::Date => &["date", "day"],
+        Kind::Time => &["time", "hour"],
+        Kind::Minutes => &["duration", "length", "minutes"],
+        Kind::Count | Kind::Amount => &["count", "size", "number", "amount", "level"],
+        Kind::Price | Kind::Decimal => &["price", "cost", "rate", "value"],
+        Kind::Percent => &["percent", "share"],
+        Kind::Choice => &["mode", "type", "level", "style"],
+        _ => &[],
+    };
+    if !typical.is_empty() && draw.chance(45) {
+        let typical = *draw.pick(typical);
+        return match draw.below(3) {
+            0 => typical.to_owned(),
+            1 => format!("{}_{typical}", word("nouns", draw)),
+            _ => format!("{}_{typical}", word("adjectives", draw)),
+        };
+    }
+    match draw.below(10) {
+        0..4 => word("nouns", draw),
+        4..8 => format!("{}_{}", word("adjectives", draw), word("nouns", draw)),
+        8 => format!("{}_{}", word("nouns", draw), word("nouns", draw)),
+        _ => {
+            format!("{}_{}_{}", word("adjectives", draw), word("nouns", draw), word("nouns", draw))
+        }
+    }
+}
+
+fn parameter(
+    name: String,
+    kind: Kind,
+    alone: bool,
+    words: &mut Words,
+    draw: &mut Draw,
+) -> ParameterPlan {
+    let label = name.replace('_', " ");
+    let choices = if kind == Kind::Choice {
+        (0..draw.between(2, 4)).map(|_| words.fresh("choice_words", draw)).collect()
+    } else {
+        Vec::new()
+    };
+    let said = match draw.below(100) {
+        0..30 => None,
+        30..50 if alone && kind.item().is_none() => Some(natural(kind, &label)),
+        _ => Some(match draw.below(8) {
+            0 => format!("for the {label} {{}}"),
+            1 => format!("with {{}} as {label}"),
+            2 => format!("where the {label} is {{}}"),
+            3 => format!("of {label} {{}}"),
+            4 => format!("at {label} {{}}"),
+            5 => format!("in the {label} {{}}"),
+            6 => format!("and {label} {{}}"),
+            _ => format!("{label} {{}}"),
+        }),
+    };
+    let (yes, no) = match draw.below(3) {
+        _ if kind != Kind::Flag => (None, None),
+        0 => (None, None),
+        1 => (Some(format!("and {label}")), Some(format!("and not {label}"))),
+        _ => (Some(format!("and make it {label}")), Some(format!("but not {label}"))),
+    };
+    ParameterPlan {
+        name,
+        kind,
+        choices,
+        synonyms: BTreeMap::new(),
+        said,
+        yes,
+        no,
+        about: None,
+        optional: draw.chance(30),
+    }
+}
+
+/// How a value of this kind is worked in when no other could be meant.
+fn natural(kind: Kind, label: &str) -> String {
+    match (kind.class(), kind) {
+        (_, Kind::Date) => "on {}".to_owned(),
+        (_, Kind::Time) => "at {}".to_owned(),
+        (_, Kind::Minutes | Kind::Days | Kind::Person | Kind::Company) => "for {}".to_owned(),
+        (_, Kind::City | Kind::Address) => "in {}".to_owned(),
+        (_, Kind::Email | Kind::Phone) => "to {}".to_owned(),
+        (_, Kind::Place) => "at {}".to_owned(),
+        (_, Kind::Title) => "called {}".to_owned(),
+        (_, Kind::Topic) => "about {}".to_owned(),
+        (Class::Quoted, _) => "saying {}".to_owned(),
+        (_, Kind::Count | Kind::Amount) => format!("with {{}} {label}"),
+        (_, Kind::Path | Kind::Id | Kind::Word | Kind::Code) => "{}".to_owned(),
+        _ => format!("with {label} {{}}"),
+    }
+}

@@ -1,0 +1,133 @@
+//! The generated data set: exact shares of behaviours and phrasings, repeatable by seed.
+//!
+//! Invariant: the rows are a pure function of the [`Spec`], to the byte; a row's draws are keyed by
+//! its index, so a longer set does not begin with other draws for the same plan.
+
+use std::collections::HashSet;
+
+use serde_json::Map;
+
+use crate::catalogue::Catalogue;
+use crate::compose::{Composed, compose};
+use crate::draw::{Draw, Purpose};
+use crate::example::Example;
+use crate::phrase::Style;
+use crate::truth::Behaviour;
+
+/// The name in `data_source`.
+const DATA_SOURCE: &str = "octet/generated";
+
+/// Which tools the rows use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Split {
+    /// The training tools.
+    Train,
+    /// The tools that training never sees.
+    HeldOut,
+}
+
+impl Split {
+    /// The name used in `extra_info.split`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Split::Train => "train",
+            Split::HeldOut => "held_out",
+        }
+    }
+
+    fn catalogue(self) -> &'static Catalogue {
+        match self {
+            Split::Train => Catalogue::training(),
+            Split::HeldOut => Catalogue::held_out(),
+        }
+    }
+
+    fn key(self) -> u64 {
+        match self {
+            Split::Train => 0,
+            Split::HeldOut => 1,
+        }
+    }
+}
+
+/// What to generate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spec {
+    /// The seed.
+    pub seed: u64,
+    /// How many rows.
+    pub rows: usize,
+    /// Which tools.
+    pub split: Split,
+}
+
+/// Generates the rows: execute 60 %, clarify 25 %, refuse 15 %, each phrased formally, casually and
+/// tersely in equal shares; no request occurs twice.
+pub fn generate(spec: &Spec) -> Vec<Example> {
+    let mut seen = HashSet::new();
+    let plan = plan(spec);
+    plan.into_iter()
+        .enumerate()
+        .map(|(index, (behaviour, style))| {
+            let mut attempt = 0;
+            let composed = loop {
+                let composed = row(spec, index, attempt, behaviour, style);
+                if seen.insert(composed.request.clone()) {
+                    break composed;
+                }
+                attempt += 1;
+            };
+            let mut extra = Map::new();
+            extra.insert("split".into(), spec.split.name().into());
+            extra.insert("index".into(), index.into());
+            example(&composed, extra)
+        })
+        .collect()
+}
+
+/// A composed row as an example.
+pub(crate) fn example(composed: &Composed<'_>, extra: Map<String, serde_json::Value>) -> Example {
+    match Example::from_value(composed.row(DATA_SOURCE, extra)) {
+        Ok(example) => example,
+        Err(faults) => panic!("expected generated rows to follow the row format: {faults}"),
+    }
+}
+
+fn row(
+    spec: &Spec,
+    index: usize,
+    attempt: u64,
+    behaviour: Behaviour,
+    style: Style,
+) -> Composed<'static> {
+    let catalogue = spec.split.catalogue();
+    let stream = (attempt << 8) | spec.split.key();
+    let mut draw = Draw::keyed(Purpose::Row, spec.seed, stream, index as u64);
+    compose(&catalogue.tools, catalogue, behaviour, style, &mut draw)
+}
+
+/// Behaviour and style by index: exact shares in random order.
+fn plan(spec: &Spec) -> Vec<(Behaviour, Style)> {
+    let shares = [(Behaviour::Execute, 60), (Behaviour::Clarify, 25), (Behaviour::Refuse, 15)];
+    let mut plan: Vec<(Behaviour, Style)> = Vec::with_capacity(spec.rows);
+    for (behaviour, count) in quotas(&shares, spec.rows) {
+        for _ in 0..count {
+            plan.push((behaviour, Style::ALL[plan.len() % Style::ALL.len()]));
+        }
+    }
+    Draw::keyed(Purpose::Plan, spec.seed, spec.split.key(), 0).shuffle(&mut plan);
+    plan
+}
+
+/// Splits `rows` by per cent; what rounding leaves over goes to the largest remainders.
+fn quotas(shares: &[(Behaviour, usize)], rows: usize) -> Vec<(Behaviour, usize)> {
+    let mut quotas: Vec<(Behaviour, usize)> =
+        shares.iter().map(|&(behaviour, share)| (behaviour, rows * share / 100)).collect();
+    let left = rows - quotas.iter().map(|(_, count)| count).sum::<usize>();
+    let mut order: Vec<usize> = (0..shares.len()).collect();
+    order.sort_by_key(|&i| std::cmp::Reverse(rows * shares[i].1 % 100));
+    for &i in order.iter().take(left) {
+        quotas[i].1 += 1;
+    }
+    quotas
+}

@@ -1,0 +1,101 @@
+//! One optimiser update over any number of micro-batches.
+//!
+//! Invariant: gradients are added micro-batch by micro-batch in the given order, and applied once. The
+//! same groups in the same order and the same micro-batches give the same weights, bit for bit, on any
+//! number of threads.
+
+use crate::adamw::{AdamW, AdamWError, Hyperparameters, Parameter, TensorSpec, Update};
+use octet_policy::kernel::head::Shaping;
+use octet_policy::layout::GroupTokens;
+use octet_policy::model::{Keep, Learned, Model, Params};
+
+/// Why an update could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum UpdateError {
+    /// The forward or backward computation.
+    #[error("the learning step failed: {0}")]
+    Compute(#[from] candle_core::Error),
+    /// The optimiser refused the gradients.
+    #[error(transparent)]
+    Optimiser(#[from] AdamWError),
+}
+
+/// A model being trained.
+pub struct Updater {
+    model: Model,
+    gradients: Params,
+    optimiser: AdamW,
+    keep: Keep,
+}
+
+impl Updater {
+    /// Starts with fresh moments.
+    pub fn new(
+        model: Model,
+        keep: Keep,
+        hyperparameters: Hyperparameters,
+    ) -> Result<Self, UpdateError> {
+        let specs = model.params().specs().iter();
+        let specs = specs.map(|s| TensorSpec { name: s.name.clone(), shape: s.shape.clone() });
+        let optimiser = AdamW::new(hyperparameters, specs.collect())?;
+        Self::resume(model, keep, optimiser)
+    }
+
+    /// Goes on with the moments of an earlier run.
+    pub fn resume(model: Model, keep: Keep, optimiser: AdamW) -> Result<Self, UpdateError> {
+        let gradients = model.params().zeros_like()?;
+        Ok(Self { model, gradients, optimiser, keep })
+    }
+
+    /// The model as it is after the last update.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The optimiser's state.
+    pub fn optimiser(&self) -> &AdamW {
+        &self.optimiser
+    }
+
+    /// Adds the gradients of one micro-batch. `slopes` gets the policy's predictions and gives
+    /// `d loss / d logprob` of every completion token.
+    pub fn accumulate(
+        &mut self,
+        groups: &[GroupTokens],
+        shaping: Shaping,
+        slopes: impl FnOnce(&Learned) -> candle_core::Result<Vec<f32>>,
+    ) -> Result<Learned, UpdateError> {
+        Ok(self.model.learn(groups, shaping, self.keep, &mut self.gradients, slopes)?)
+    }
+
+    /// Applies the gradients and clears them. On an error the weights are as they were.
+    pub fn apply(&mut self, learning_rate: f64) -> Result<Update, UpdateError> {
+        let optimiser = &mut self.optimiser;
+        let update = self.model.params().update(&self.gradients, |pairs| {
+            let mut parameters: Vec<Parameter<'_>> = pairs
+                .into_iter()
+                .map(|(values, gradient)| Parameter { values, gradient })
+                .collect();
+            optimiser.update(&mut parameters, learning_rate)
+        })?;
+        self.gradients.clear()?;
+        Ok(update?)
+    }
+}
+
+/// Cuts items of given sizes into runs of at most `limit` (always at least one item a run).
+pub fn micro_batches(sizes: &[usize], limit: usize) -> Vec<std::ops::Range<usize>> {
+    let mut runs = Vec::new();
+    let (mut from, mut sum) = (0, 0);
+    for (at, size) in sizes.iter().enumerate() {
+        if at > from && sum + size > limit {
+            runs.push(from..at);
+            (from, sum) = (at, 0);
+        }
+        sum += size;
+    }
+    if from < sizes.len() {
+        runs.push(from..sizes.len());
+    }
+    runs
+}

@@ -1,0 +1,150 @@
+//! The objectives against TRL's own code, and AdamW against PyTorch's: see `make_trl_fixtures.py`.
+#![allow(clippy::unwrap_used)]
+
+use octet_learner::adamw::{AdamW, Hyperparameters, Parameter, TensorSpec};
+use octet_learner::advantage::{DEFAULT_EPSILON, GroupRewards};
+use octet_learner::objective::{BatchShape, Objective, PolicyLoss, Tally, Terms};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Fixtures {
+    objectives: Objectives,
+    adamw: Updates,
+}
+
+#[derive(Deserialize)]
+struct Objectives {
+    max_tokens: usize,
+    rewards: Vec<Vec<f64>>,
+    sampled: Vec<Vec<f32>>,
+    current: Vec<Vec<f32>>,
+    reference: Vec<Vec<f32>>,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    objective: Objective,
+    clip_low: f64,
+    clip_high: f64,
+    kl_beta: f64,
+    advantages: Vec<f64>,
+    loss: f64,
+    gradient: Vec<Vec<f64>>,
+    clip_fraction_low: Option<f64>,
+    clip_fraction_high: Option<f64>,
+    kl: Option<f64>,
+}
+
+#[derive(Deserialize)]
+struct Updates {
+    beta1: f64,
+    beta2: f64,
+    epsilon: f64,
+    weight_decay: f64,
+    max_gradient_norm: f64,
+    start: Vec<Vec<f32>>,
+    steps: Vec<UpdateStep>,
+}
+
+#[derive(Deserialize)]
+struct UpdateStep {
+    learning_rate: f64,
+    gradients: Vec<Vec<f32>>,
+    gradient_norm: f64,
+    values: Vec<Vec<f32>>,
+}
+
+fn fixtures() -> Fixtures {
+    serde_json::from_str(include_str!("fixtures/trl.json")).unwrap()
+}
+
+fn assert_close(what: &str, found: f64, expected: f64, tolerance: f64) {
+    let allowed = tolerance * (1.0 + expected.abs());
+    assert!((found - expected).abs() <= allowed, "{what}: expected {expected}, found {found}");
+}
+
+#[test]
+fn every_objective_has_a_case() {
+    let cases = fixtures().objectives.cases;
+    for objective in Objective::ALL {
+        assert!(cases.iter().any(|case| case.objective == objective), "{objective}");
+    }
+}
+
+#[test]
+fn advantages_losses_gradients_and_clip_fractions_are_trls() {
+    let fixtures = fixtures().objectives;
+    for case in &fixtures.cases {
+        let settings = case
+            .objective
+            .settings(Some(case.clip_low), Some(case.clip_high), case.kl_beta)
+            .unwrap();
+        let policy_loss = PolicyLoss::new(case.objective, settings, DEFAULT_EPSILON).unwrap();
+        let advantages: Vec<f64> = fixtures
+            .rewards
+            .iter()
+            .flat_map(|rewards| {
+                let rewards = GroupRewards::new(rewards.clone()).unwrap();
+                policy_loss.advantages(&rewards).values().to_vec()
+            })
+            .collect();
+        let batch =
+            BatchShape::new(fixtures.sampled.iter().map(Vec::len), fixtures.max_tokens).unwrap();
+        let name = case.objective.name();
+        let mut tally = Tally::default();
+        for (row, advantage) in advantages.iter().enumerate() {
+            assert_close(name, *advantage, case.advantages[row], 1e-12);
+            let terms = Terms::new(*advantage, &fixtures.sampled[row], &fixtures.current[row])
+                .unwrap()
+                .with_reference(&fixtures.reference[row])
+                .unwrap();
+            let found = policy_loss.evaluate(&terms, &batch).unwrap();
+            assert_eq!(found.gradient.len(), case.gradient[row].len());
+            for (found, expected) in found.gradient.iter().zip(&case.gradient[row]) {
+                assert_close(name, f64::from(*found), *expected, 1e-7);
+            }
+            tally.add(&found.statistics);
+        }
+        let found = tally.statistics();
+        assert_close(name, found.loss, case.loss, 1e-12);
+        for (found, expected) in [
+            (Some(found.clip_fraction_low), case.clip_fraction_low),
+            (Some(found.clip_fraction_high), case.clip_fraction_high),
+            (found.kl, case.kl),
+        ] {
+            if let (Some(found), Some(expected)) = (found, expected) {
+                assert_close(name, found, expected, 1e-12);
+            }
+        }
+    }
+}
+
+#[test]
+fn adamw_is_torchs_over_five_clipped_steps() {
+    let fixtures = fixtures().adamw;
+    let hyperparameters = Hyperparameters {
+        beta1: fixtures.beta1,
+        beta2: fixtures.beta2,
+        epsilon: fixtures.epsilon,
+        weight_decay: fixtures.weight_decay,
+        max_gradient_norm: Some(fixtures.max_gradient_norm),
+    };
+    let spec =
+        |name: &str, shape: &[usize]| TensorSpec { name: name.to_owned(), shape: shape.to_vec() };
+    let specs = vec![spec("q_proj.weight", &[3, 5]), spec("q_proj.bias", &[5])];
+    let mut optimizer = AdamW::new(hyperparameters, specs).unwrap();
+    let mut values = fixtures.start;
+    for step in fixtures.steps {
+        let mut parameters: Vec<Parameter<'_>> = values
+            .iter_mut()
+            .zip(&step.gradients)
+            .map(|(values, gradient)| Parameter { values, gradient })
+            .collect();
+        let update = optimizer.update(&mut parameters, step.learning_rate).unwrap();
+        assert_close("gradient norm", update.gradient_norm, step.gradient_norm, 1e-6);
+        for (found, expected) in values.iter().flatten().zip(step.values.iter().flatten()) {
+            assert_close("value", f64::from(*found), f64::from(*expected), 1e-6);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Weight files and model directories: reading, checking and writing them.
+//!
+//! Invariant: a directory written here appears under its name whole or not at all, and weights are
+//! handed out only after every tensor's presence and shape was checked. Only safetensors are read.
+
+mod checkpoint;
+mod staged;
+mod tensors;
+mod weights;
+mod write;
+
+use std::path::{Path, PathBuf};
+
+use crate::config::ConfigError;
+
+pub use self::checkpoint::{COMPANION_FILES, copy_companions, save_model, write_model};
+pub use self::staged::StagedDir;
+pub use self::tensors::TensorFile;
+pub use self::weights::Weights;
+pub use self::write::{StoredTensor, write_safetensors};
+
+/// File name of unsharded weights.
+pub const WEIGHTS_FILE: &str = "model.safetensors";
+/// File name of the index of sharded weights.
+pub const WEIGHTS_INDEX_FILE: &str = "model.safetensors.index.json";
+
+/// Why a file or directory is refused, or cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum FilesError {
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A file cannot be written; a full disk is the usual cause.
+    #[error("cannot write {} ({bytes} bytes needed): {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Bytes that the whole file takes.
+        bytes: u64,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A directory cannot be made or renamed.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Directory {
+        /// What was tried.
+        action: &'static str,
+        /// The directory.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A directory is there already and is not overwritten.
+    #[error("{} exists already: choose another name or remove it", path.display())]
+    Exists {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// There are no weights.
+    #[error("{} has no weights: expected {WEIGHTS_FILE} or {WEIGHTS_INDEX_FILE}", dir.display())]
+    NoWeights {
+        /// The model directory.
+        dir: PathBuf,
+    },
+    /// A file ends too early, or goes on too long.
+    #[error(
+        "{} is damaged: expected {expected} bytes, found {found}; copy or download it again",
+        path.display()
+    )]
+    Length {
+        /// The file.
+        path: PathBuf,
+        /// Bytes that the header promises.
+        expected: u64,
+        /// Bytes that are there.
+        found: u64,
+    },
+    /// A file is not safetensors, or its index is not an index.
+    #[error("{}: expected {expected}, found {found}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What would be accepted.
+        expected: String,
+        /// What the file has.
+        found: String,
+    },
+    /// The tensors are not those of the configuration.
+    #[error("{} does not hold the model of its config.json: {}", dir.display(), problems.join("; "))]
+    Tensors {
+        /// The model directory.
+        dir: PathBuf,
+        /// Every missing, unexpected and mis-shaped tensor.
+        problems: Vec<String>,
+    },
+    /// The configuration is refused.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+fn read_error(path: &Path) -> impl FnOnce(std::io::Error) -> FilesError {
+    move |source| FilesError::Read { path: path.into(), source }
+}

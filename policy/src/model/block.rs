@@ -1,0 +1,170 @@
+//! One decoder layer, forward and backward.
+//!
+//! Invariant: `forward` is the only computation of a layer. Prefill and learning call it with packed
+//! groups, decoding with a cache; [`Attend`] is the only place where they differ.
+
+use super::params::Params;
+use super::weights::LayerIndex;
+use crate::kernel::attention::Heads;
+use crate::kernel::panels::Panels;
+use crate::layout::GroupRows;
+use crate::ops::{
+    self, AttentionKept, NormKept, Projection, RopeTable, linear, linear_backward, linear_onto,
+};
+use candle_core::{Result, Tensor};
+
+/// What all layers of one pass share.
+pub(super) struct Pass<'a> {
+    pub params: &'a Params,
+    pub packed: Option<&'a [Option<Panels>]>,
+    pub heads: Heads,
+    pub eps: f64,
+    pub rope: &'a RopeTable,
+    pub positions: &'a [u32],
+}
+
+impl Pass<'_> {
+    fn weight(&self, i: usize) -> &Tensor {
+        &self.params.tensors()[i]
+    }
+
+    fn projection(&self, weight: usize, bias: Option<usize>) -> Projection<'_> {
+        Projection {
+            weight: self.weight(weight),
+            bias: bias.map(|b| self.weight(b)),
+            packed: self.packed.and_then(|p| p[weight].as_ref()),
+        }
+    }
+}
+
+/// How rotated queries meet keys and values.
+pub(crate) trait Attend {
+    /// `q [rows, heads · dim]`, `k` and `v [rows, key heads · dim]` → `[rows, heads · dim]`.
+    fn attend(&mut self, layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor>;
+}
+
+/// Attention among the packed rows themselves, keeping what the gradient wants.
+pub(super) struct Packed<'a> {
+    pub groups: &'a [GroupRows],
+    pub heads: Heads,
+    pub kept: Option<AttentionKept>,
+}
+
+impl Attend for Packed<'_> {
+    fn attend(&mut self, _layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+        let (out, kept) = ops::attention(q, k, v, self.groups, self.heads)?;
+        self.kept = Some(kept);
+        Ok(out)
+    }
+}
+
+/// Activations of one layer that its gradient reads.
+pub(super) struct Kept {
+    input: Tensor,
+    input_norm: NormKept,
+    normed: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mixed: Tensor,
+    middle: Tensor,
+    middle_norm: NormKept,
+    middle_normed: Tensor,
+    gate: Tensor,
+    up: Tensor,
+}
+
+/// `x [rows, hidden]` → the layer's output and its activations. Decoding drops them at once.
+pub(super) fn forward(
+    pass: &Pass<'_>,
+    at: &LayerIndex,
+    layer: usize,
+    x: Tensor,
+    attend: &mut impl Attend,
+) -> Result<(Tensor, Kept)> {
+    let (normed, input_norm) = ops::rms_norm(&x, pass.weight(at.input_norm), pass.eps)?;
+    let project = |(weight, bias)| linear(&normed, pass.projection(weight, bias));
+    let q = pass.rope.rotate(project(at.q)?, pass.positions, false)?;
+    let k = pass.rope.rotate(project(at.k)?, pass.positions, false)?;
+    let v = project(at.v)?;
+    let mixed = attend.attend(layer, &q, &k, &v)?;
+    let middle = linear_onto(x.copy()?, &mixed, pass.projection(at.o.0, at.o.1))?;
+    let (middle_normed, middle_norm) =
+        ops::rms_norm(&middle, pass.weight(at.middle_norm), pass.eps)?;
+    let gate = linear(&middle_normed, pass.projection(at.gate, None))?;
+    let up = linear(&middle_normed, pass.projection(at.up, None))?;
+    let inner = ops::swiglu(&gate, &up)?;
+    let y = linear_onto(middle.copy()?, &inner, pass.projection(at.down, None))?;
+    let kept = Kept {
+        input: x,
+        input_norm,
+        normed,
+        q,
+        k,
+        v,
+        mixed,
+        middle,
+        middle_norm,
+        middle_normed,
+        gate,
+        up,
+    };
+    Ok((y, kept))
+}
+
+/// The gradient of the layer's input, given that of its output; adds to the weights' gradients.
+pub(super) fn backward(
+    pass: &Pass<'_>,
+    at: &LayerIndex,
+    kept: Kept,
+    attention: &AttentionKept,
+    groups: &[GroupRows],
+    dy: Tensor,
+    grads: &mut Params,
+) -> Result<Tensor> {
+    let inner = ops::swiglu(&kept.gate, &kept.up)?;
+    let dinner = projection_backward(pass, grads, (at.down, None), &inner, &dy, None)?;
+    drop(inner);
+    let (dgate, dup) = ops::swiglu_backward(kept.gate, kept.up, &dinner)?;
+    let x = &kept.middle_normed;
+    let dnormed = projection_backward(pass, grads, (at.gate, None), x, &dgate, None)?;
+    let dnormed = projection_backward(pass, grads, (at.up, None), x, &dup, Some(dnormed))?;
+    let mut dmiddle = dy;
+    let norm = (&kept.middle, pass.weight(at.middle_norm), pass.eps);
+    let dw = &mut grads.tensors_mut()[at.middle_norm];
+    ops::rms_norm_backward(norm, &kept.middle_norm, &dnormed, &mut dmiddle, dw)?;
+
+    let dmixed = projection_backward(pass, grads, at.o, &kept.mixed, &dmiddle, None)?;
+    let inputs = (&kept.q, &kept.k, &kept.v, &kept.mixed);
+    let (dq, dk, dv) = ops::attention_backward(inputs, attention, groups, pass.heads, &dmixed)?;
+    let dq = pass.rope.rotate(dq, pass.positions, true)?;
+    let dk = pass.rope.rotate(dk, pass.positions, true)?;
+    let x = &kept.normed;
+    let dnormed = projection_backward(pass, grads, at.q, x, &dq, None)?;
+    let dnormed = projection_backward(pass, grads, at.k, x, &dk, Some(dnormed))?;
+    let dnormed = projection_backward(pass, grads, at.v, x, &dv, Some(dnormed))?;
+    let mut dx = dmiddle;
+    let norm = (&kept.input, pass.weight(at.input_norm), pass.eps);
+    let dw = &mut grads.tensors_mut()[at.input_norm];
+    ops::rms_norm_backward(norm, &kept.input_norm, &dnormed, &mut dx, dw)?;
+    Ok(dx)
+}
+
+fn projection_backward(
+    pass: &Pass<'_>,
+    grads: &mut Params,
+    (weight, bias): (usize, Option<usize>),
+    x: &Tensor,
+    dy: &Tensor,
+    onto: Option<Tensor>,
+) -> Result<Tensor> {
+    let w = pass.weight(weight);
+    let tensors = grads.tensors_mut();
+    match bias {
+        None => linear_backward(x, w, dy, onto, &mut tensors[weight], None),
+        Some(bias) => match tensors.get_disjoint_mut([weight, bias]) {
+            Ok([dw, db]) => linear_backward(x, w, dy, onto, dw, Some(db)),
+            Err(_) => candle_core::bail!("weight {weight} and bias {bias} are not two tensors"),
+        },
+    }
+}

@@ -1,0 +1,159 @@
+//! A model's weights under their Hugging Face names, and gradients in the same order.
+//!
+//! Invariant: parameter `i` is `config.tensor_specs()[i]`, in weights, gradients and optimiser state.
+
+use crate::config::{ModelConfig, TensorSpec};
+use candle_core::{DType, Device, Result, Tensor};
+
+/// All weights of a model. Clones share the tensors.
+#[derive(Clone, Debug)]
+pub struct Params {
+    specs: Vec<TensorSpec>,
+    tensors: Vec<Tensor>,
+}
+
+impl Params {
+    /// Takes tensors in the order of [`ModelConfig::tensor_specs`].
+    pub fn new(config: &ModelConfig, tensors: Vec<Tensor>) -> Result<Self> {
+        let specs = config.tensor_specs();
+        if specs.len() != tensors.len() {
+            candle_core::bail!("expected {} weight tensors, found {}", specs.len(), tensors.len());
+        }
+        for (spec, tensor) in specs.iter().zip(&tensors) {
+            if tensor.dims() != spec.shape {
+                candle_core::bail!(
+                    "{}: expected {:?}, found {:?}",
+                    spec.name,
+                    spec.shape,
+                    tensor.dims()
+                );
+            }
+        }
+        Ok(Self { specs, tensors })
+    }
+
+    /// From plain floats, one vector a tensor.
+    pub fn from_vecs(
+        config: &ModelConfig,
+        values: Vec<Vec<f32>>,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        let tensors = config
+            .tensor_specs()
+            .iter()
+            .zip(values)
+            .map(|(spec, v)| {
+                Tensor::from_vec(v, spec.shape.as_slice(), &Device::Cpu)?
+                    .to_dtype(dtype)?
+                    .to_device(device)
+            })
+            .collect::<Result<Vec<_>>>()?;
+        Self::new(config, tensors)
+    }
+
+    /// Zeros of the same shapes and types: fresh gradients, or moments.
+    pub fn zeros_like(&self) -> Result<Self> {
+        let tensors = self.tensors.iter().map(Tensor::zeros_like).collect::<Result<_>>()?;
+        Ok(Self { specs: self.specs.clone(), tensors })
+    }
+
+    /// A copy that shares nothing.
+    pub fn deep_clone(&self) -> Result<Self> {
+        let tensors = self.tensors.iter().map(Tensor::copy).collect::<Result<_>>()?;
+        Ok(Self { specs: self.specs.clone(), tensors })
+    }
+
+    /// Names and shapes.
+    pub fn specs(&self) -> &[TensorSpec] {
+        &self.specs
+    }
+
+    /// The tensors, in order.
+    pub fn tensors(&self) -> &[Tensor] {
+        &self.tensors
+    }
+
+    /// The tensors, to accumulate into.
+    pub(crate) fn tensors_mut(&mut self) -> &mut [Tensor] {
+        &mut self.tensors
+    }
+
+    /// Elements in all.
+    pub fn count(&self) -> usize {
+        self.specs.iter().map(TensorSpec::len).sum()
+    }
+
+    /// Calls `work` with the floats of parameter `i`; f32 on the CPU only.
+    pub fn read<R>(&self, i: usize, work: impl FnOnce(&[f32]) -> R) -> Result<R> {
+        crate::ops::access::read([&self.tensors[i]], |[data]| work(data))
+    }
+
+    /// As [`Params::read`], for writing in place.
+    pub fn write<R>(&self, i: usize, work: impl FnOnce(&mut [f32]) -> R) -> Result<R> {
+        crate::ops::access::write(&self.tensors[i], work)
+    }
+
+    /// Calls `work` with every parameter's floats, writable, and the same of `gradients`.
+    pub fn update<R>(
+        &self,
+        gradients: &Params,
+        work: impl FnOnce(Vec<(&mut [f32], &[f32])>) -> R,
+    ) -> Result<R> {
+        use crate::ops::access::write_all;
+        write_all(&self.tensors, |values| {
+            // Gradients are borrowed the same way: there is one way to hold many tensors at once.
+            write_all(&gradients.tensors, |gradients| {
+                let pairs = values.into_iter().zip(gradients);
+                work(pairs.map(|(v, g)| (v, &*g)).collect())
+            })
+        })?
+    }
+
+    /// Sets every element to zero.
+    pub fn clear(&mut self) -> Result<()> {
+        for tensor in &mut self.tensors {
+            if crate::ops::access::is_fused(tensor) {
+                crate::ops::access::write(tensor, |data| data.fill(0.0))?;
+            } else {
+                *tensor = tensor.zeros_like()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// BLAKE3 of each tensor's little-endian bytes, over all tensors in order: the digest of the weights.
+    pub fn digest(&self) -> Result<blake3::Hash> {
+        let mut all = blake3::Hasher::new();
+        for hash in self.tensor_digests()? {
+            all.update(hash.as_bytes());
+        }
+        Ok(all.finalize())
+    }
+
+    /// BLAKE3 of each tensor's little-endian bytes.
+    pub fn tensor_digests(&self) -> Result<Vec<blake3::Hash>> {
+        self.tensors.iter().map(|t| Ok(blake3::hash(&bytes(t)?))).collect()
+    }
+}
+
+/// A tensor's elements as little-endian bytes, in its own dtype.
+pub fn bytes(t: &Tensor) -> Result<Vec<u8>> {
+    let flat = t.to_device(&Device::Cpu)?.flatten_all()?;
+    Ok(match t.dtype() {
+        DType::F32 => flat.to_vec1::<f32>()?.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        DType::F64 => flat.to_vec1::<f64>()?.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        DType::BF16 => flat.to_vec1::<half::bf16>()?.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        DType::F16 => flat.to_vec1::<half::f16>()?.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        other => candle_core::bail!("weights of type {other:?} have no byte form here"),
+    })
+}
+
+/// The reverse of [`bytes`].
+pub fn from_bytes(data: &[u8], dtype: DType, shape: &[usize], device: &Device) -> Result<Tensor> {
+    let wanted = shape.iter().product::<usize>() * dtype.size_in_bytes();
+    if data.len() != wanted {
+        candle_core::bail!("expected {wanted} bytes of {dtype:?} {shape:?}, found {}", data.len());
+    }
+    Tensor::from_raw_buffer(data, dtype, shape, device)
+}

@@ -1,0 +1,127 @@
+//! Linear projections `y = x · Wᵀ (+ b)`, `W` as stored: `[output, input]`.
+//!
+//! Invariant: the product of a row does not depend on the other rows, nor on whether the weight was
+//! packed beforehand.
+
+use super::access::{filled, is_fused, read, write};
+use super::composite;
+use crate::kernel::gemm::{Mat, Rhs, Start, gemm};
+use crate::kernel::norm::column_sums;
+use crate::kernel::panels::Panels;
+use candle_core::{Result, Tensor};
+
+/// A weight with its optional bias, and, where it is read many times, its packed form.
+#[derive(Clone, Copy)]
+pub struct Projection<'a> {
+    /// `[output, input]`.
+    pub weight: &'a Tensor,
+    /// `[output]`.
+    pub bias: Option<&'a Tensor>,
+    /// `weight` packed for `x · Wᵀ`.
+    pub packed: Option<&'a Panels>,
+}
+
+/// `[rows, input]` → `[rows, output]`.
+pub fn linear(x: &Tensor, p: Projection<'_>) -> Result<Tensor> {
+    let (rows, outputs) = (x.dim(0)?, p.weight.dim(0)?);
+    if !is_fused(x) {
+        return composite::linear(x, p.weight, p.bias);
+    }
+    filled(x, (rows, outputs), |y| {
+        let start = match p.bias {
+            None => Start::Zero,
+            Some(bias) => {
+                read([bias], |[b]| y.chunks_exact_mut(outputs).for_each(|y| y.copy_from_slice(b)))?;
+                Start::Continue
+            }
+        };
+        product(x, p, y, start)
+    })
+}
+
+/// `residual + x · Wᵀ (+ b)`; takes the residual, on the CPU in place.
+pub fn linear_onto(residual: Tensor, x: &Tensor, p: Projection<'_>) -> Result<Tensor> {
+    if !is_fused(x) {
+        return residual + composite::linear(x, p.weight, p.bias)?;
+    }
+    let outputs = p.weight.dim(0)?;
+    if let Some(bias) = p.bias {
+        read([bias], |[b]| {
+            write(&residual, |y| {
+                for y in y.chunks_exact_mut(outputs) {
+                    y.iter_mut().zip(b).for_each(|(y, b)| *y += b);
+                }
+            })
+        })??;
+    }
+    write(&residual, |y| product(x, p, y, Start::Continue))??;
+    Ok(residual)
+}
+
+fn product(x: &Tensor, p: Projection<'_>, y: &mut [f32], start: Start) -> Result<()> {
+    let (rows, inputs) = x.dims2()?;
+    let outputs = p.weight.dim(0)?;
+    let shape = (rows, outputs, inputs);
+    match p.packed {
+        Some(packed) => read([x], |[x]| {
+            gemm(shape, Mat::rows(x, inputs), Rhs::Packed(packed), y, outputs, start);
+        }),
+        None => read([x, p.weight], |[x, w]| {
+            let w = Rhs::Plain(Mat::transposed(w, inputs));
+            gemm(shape, Mat::rows(x, inputs), w, y, outputs, start);
+        }),
+    }
+}
+
+/// Packs a weight for [`Projection::packed`].
+pub fn pack(weight: &Tensor) -> Result<Panels> {
+    let (outputs, inputs) = weight.dims2()?;
+    read([weight], |[w]| Panels::pack(Mat::transposed(w, inputs), inputs, outputs))
+}
+
+/// Adds `dyᵀ · x` to `dw` and the column sums of `dy` to `db`; returns `dy · W`, added to `onto` where
+/// there is one (on the CPU in place).
+pub fn linear_backward(
+    x: &Tensor,
+    weight: &Tensor,
+    dy: &Tensor,
+    onto: Option<Tensor>,
+    dw: &mut Tensor,
+    db: Option<&mut Tensor>,
+) -> Result<Tensor> {
+    if !is_fused(x) {
+        *dw = (&*dw + dy.t()?.matmul(x)?)?;
+        if let Some(db) = db {
+            *db = (&*db + dy.sum(0)?)?;
+        }
+        let dx = dy.matmul(weight)?;
+        return match onto {
+            None => Ok(dx),
+            Some(onto) => onto + dx,
+        };
+    }
+    let ((rows, inputs), outputs) = (x.dims2()?, dy.dim(1)?);
+    read([dy, x], |[dy, x]| {
+        write(dw, |dw| {
+            let (dy, x) = (Mat::transposed(dy, outputs), Rhs::Plain(Mat::rows(x, inputs)));
+            gemm((outputs, inputs, rows), dy, x, dw, inputs, Start::Continue);
+        })?;
+        match db {
+            None => Ok(()),
+            Some(db) => write(db, |db| column_sums(dy, db)),
+        }
+    })??;
+    let add = |dx: &mut [f32], start| {
+        read([dy, weight], |[dy, w]| {
+            let w = Rhs::Plain(Mat::rows(w, inputs));
+            gemm((rows, inputs, outputs), Mat::rows(dy, outputs), w, dx, inputs, start);
+        })
+    };
+    match onto {
+        None => filled(x, (rows, inputs), |dx| add(dx, Start::Zero)),
+        Some(onto) => {
+            write(&onto, |dx| add(dx, Start::Continue))??;
+            Ok(onto)
+        }
+    }
+}

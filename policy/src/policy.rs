@@ -1,0 +1,121 @@
+//! A policy: a model with the tokenizer and chat template it was trained with.
+//!
+//! Invariant: the three come from one Hugging Face directory and fit each other; a saved policy is such a
+//! directory again.
+
+use crate::config::{ConfigError, Dtype, ModelConfig};
+use crate::files::{FilesError, StagedDir, Weights, copy_companions, write_model};
+use crate::model::{Model, Params};
+use crate::template::{ChatTemplate, TemplateError};
+use crate::tokenizer::{SpecialTokens, Tokenizer, TokenizerError};
+use candle_core::{DType, Device};
+use serde_json::{Map, Value};
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+/// A policy as loaded from a directory.
+pub struct Policy {
+    /// The network.
+    pub model: Model,
+    /// Text to token ids and back.
+    pub tokenizer: Tokenizer,
+    /// Conversations to text.
+    pub template: ChatTemplate,
+    /// Where the tokenizer and template files are, to be copied beside a checkpoint.
+    pub directory: PathBuf,
+}
+
+/// Why a policy cannot be loaded, saved or asked.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    /// `config.json`.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Weight files.
+    #[error(transparent)]
+    Files(#[from] FilesError),
+    /// Tokenizer files.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// Chat template.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// The computation itself.
+    #[error("the model's computation failed: {0}")]
+    Compute(#[from] candle_core::Error),
+}
+
+impl Policy {
+    /// Loads a directory; weights become `dtype` on `device`.
+    ///
+    /// # Errors
+    /// Names the file and what is wrong with it; nothing is guessed.
+    pub fn load(directory: &Path, dtype: DType, device: &Device) -> Result<Self, PolicyError> {
+        let config = ModelConfig::from_dir(directory)?;
+        let tokenizer = Tokenizer::from_dir(directory)?;
+        tokenizer.check(&config)?;
+        let template = ChatTemplate::from_dir(directory)?;
+        let weights = Weights::open(directory, &config)?;
+        let values = weights
+            .specs()
+            .iter()
+            .map(|spec| weights.f32(&spec.name))
+            .collect::<Result<Vec<_>, _>>()?;
+        let params = Params::from_vecs(&config, values, dtype, device)?;
+        let model = Model::new(config, params)?;
+        Ok(Self { model, tokenizer, template, directory: directory.into() })
+    }
+
+    /// Token ids of a conversation up to where the assistant begins to write.
+    pub fn prompt_tokens(
+        &self,
+        messages: &[Value],
+        tools: &[Value],
+    ) -> Result<Vec<u32>, PolicyError> {
+        let tools = (!tools.is_empty()).then_some(tools);
+        let text = self.template.render(messages, tools, true, &Map::new())?;
+        Ok(self.tokenizer.encode(&text)?)
+    }
+
+    /// Tokens that end a completion: those of the configuration, and the tokenizer's `<|im_end|>`.
+    pub fn stop_tokens(&self) -> Vec<u32> {
+        let mut stops = self.model.config().eos_token_ids.clone();
+        stops.extend(self.tokenizer.token_id("<|im_end|>"));
+        stops.sort_unstable();
+        stops.dedup();
+        stops
+    }
+
+    /// A completion's text, without the stop token that may end it.
+    pub fn completion_text(&self, tokens: &[u32]) -> Result<String, PolicyError> {
+        let tokens = match tokens.split_last() {
+            Some((last, rest)) if self.stop_tokens().contains(last) => rest,
+            _ => tokens,
+        };
+        Ok(self.tokenizer.decode(tokens, SpecialTokens::Keep)?)
+    }
+
+    /// Writes a directory that loads here and in `transformers`, in one step.
+    pub fn save(&self, target: &Path, dtype: Dtype) -> Result<(), PolicyError> {
+        let staged = StagedDir::create(target)?;
+        self.save_into(&staged, dtype)?;
+        Ok(staged.commit()?)
+    }
+
+    /// Writes the same files into a directory in the making.
+    pub fn save_into(&self, staged: &StagedDir, dtype: Dtype) -> Result<(), PolicyError> {
+        copy_companions(staged, &self.directory)?;
+        let params = self.model.params();
+        let mut values = Vec::with_capacity(params.tensors().len());
+        for tensor in params.tensors() {
+            let flat = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?;
+            values.push(flat.to_vec1::<f32>()?);
+        }
+        let specs = params.specs();
+        write_model(staged, self.model.config(), dtype, |spec| {
+            let at = specs.iter().position(|s| s.name == spec.name).unwrap_or_default();
+            Cow::Borrowed(&values[at])
+        })?;
+        Ok(())
+    }
+}

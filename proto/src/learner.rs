@@ -1,0 +1,29 @@
+//! The learner's contract: scored groups in, receipts out.
+
+use tonic::transport::Channel;
+
+use crate::generated::learner_service_client;
+use crate::transport::MAX_MESSAGE_BYTES;
+
+pub use crate::generated::delivery_receipt::Outcome as DeliveryOutcome;
+pub use crate::generated::learner_service_server::{LearnerService, LearnerServiceServer};
+pub use crate::generated::{
+    Accepted, DeliveryReceipt, FinishReason, Refused, ScoredCompletion, ScoredGroup,
+};
+
+/// A client of the learner. Clones share one connection.
+pub type LearnerClient = learner_service_client::LearnerServiceClient<Channel>;
+
+/// A client over `channel`, with the message limits set.
+pub fn learner_client(channel: Channel) -> LearnerClient {
+    LearnerClient::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+/// The service for a router, with the message limits set.
+pub fn learner_server<S: LearnerService>(service: S) -> LearnerServiceServer<S> {
+    LearnerServiceServer::new(service)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
