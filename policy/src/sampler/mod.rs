@@ -6,8 +6,6 @@
 
 mod cache;
 mod random;
-#[cfg(test)]
-mod tests;
 
 pub use random::SampleRandom;
 
