@@ -7,3 +7,17 @@ use std::io::Write;
 pub fn say(text: impl Display) {
     drop(writeln!(std::io::stdout().lock(), "{text}"));
 }
+
+/// Prints an error and its causes on one line of standard error.
+pub fn complain(error: &anyhow::Error) {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        // A cause that its context already quotes is not said twice.
+        if !text.contains(&cause) {
+            text.push_str(if text.is_empty() { "" } else { ": " });
+            text.push_str(&cause);
+        }
+    }
+    drop(writeln!(std::io::stderr().lock(), "error: {text}"));
+}

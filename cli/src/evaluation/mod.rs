@@ -3,12 +3,13 @@
 //! Invariant: a row's result depends on the policy, the row, the sampling and the reward function, not on
 //! the other rows.
 
+pub mod table;
+
 use anyhow::{Context, Result};
 use octet_dataset::{Behaviour, Example};
 use octet_policy::policy::Policy;
 use octet_policy::sampler::{GroupRequest, Sampler, Sampling};
 use octet_reward_service::{RewardFunction, score};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// One sampled and scored completion.
@@ -71,22 +72,4 @@ pub fn prompt_of(policy: &Policy, example: &Example) -> Result<Vec<u32>> {
     let messages: Vec<serde_json::Value> =
         example.prompt.iter().map(|m| serde_json::Value::Object(m.json().clone())).collect();
     Ok(policy.prompt_tokens(&messages, &example.tools)?)
-}
-
-/// Accuracy (share of full rewards) and mean reward, overall and by behaviour.
-pub fn summary(outcomes: &[Outcome]) -> BTreeMap<String, (usize, f64, f64)> {
-    let mut sums: BTreeMap<String, (usize, f64, f64)> = BTreeMap::new();
-    for o in outcomes {
-        for key in ["all", o.behaviour.name()] {
-            let sum = sums.entry(key.to_owned()).or_default();
-            sum.0 += 1;
-            sum.1 += f64::from(o.reward >= 1.0);
-            sum.2 += o.reward;
-        }
-    }
-    sums.values_mut().for_each(|(n, right, reward)| {
-        *right /= *n as f64;
-        *reward /= *n as f64;
-    });
-    sums
 }

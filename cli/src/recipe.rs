@@ -1,0 +1,274 @@
+//! A run's configuration: everything that its result depends on, and where things are.
+//!
+//! Invariant: [`Recipe::digest`] covers what the weights depend on and nothing else, so two nodes that
+//! would compute different weights have different digests, and a run directory may be moved.
+
+use anyhow::{Context, Result};
+use octet_learner::{LearnerConfig, RunShape};
+use octet_policy::kernel::head::Shaping;
+use octet_rollout_worker::SamplingSettings;
+use octet_proto::ConfigDigest;
+use octet_runtime::config::{Layers, digest, load};
+use serde::{Deserialize, Serialize};
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::path::{Path, PathBuf};
+
+/// The recipe that `octet train` runs without arguments.
+pub const QUICKSTART: &str = "recipes/quickstart.toml";
+
+/// A run, as its TOML file says. Every key has a default.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Recipe {
+    /// The run as a whole.
+    pub run: Run,
+    /// The policy to start from.
+    pub model: ModelSource,
+    /// What is trained and evaluated on.
+    pub data: Data,
+    /// How completions are sampled.
+    pub sampling: SamplingKeys,
+    /// Which reward scores them.
+    pub reward: Reward,
+    /// How they are learned from.
+    pub learner: LearnerConfig,
+    /// Evaluation on the held-out set.
+    pub evaluation: Evaluation,
+    /// Rollout workers.
+    pub workers: Workers,
+}
+
+/// The run as a whole.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Run {
+    /// Names the run directory.
+    pub name: String,
+    /// Keys shuffling and sampling. The same seed gives the same weights.
+    pub seed: u64,
+    /// Visits of each training row.
+    pub epochs: f64,
+    /// Stop after so many steps; without it, `epochs` says when.
+    pub steps: Option<u64>,
+}
+
+/// The policy to start from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ModelSource {
+    /// A Hugging Face directory.
+    pub path: PathBuf,
+    /// "f32", or "bf16" on a GPU.
+    pub dtype: String,
+    /// "cpu", or "cuda:0".
+    pub device: String,
+}
+
+/// Data sets: JSON lines in the documented row format.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Data {
+    /// Rows to train on.
+    pub train: PathBuf,
+    /// Rows to evaluate on; never trained on.
+    pub held_out: PathBuf,
+    /// Prompts longer than this are refused before the run starts.
+    pub max_prompt_tokens: usize,
+}
+
+/// How completions are sampled.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SamplingKeys {
+    /// Completions per prompt.
+    pub completions: usize,
+    /// Logits are divided by it.
+    pub temperature: f32,
+    /// Only the smallest set of most likely tokens with this probability; 1 for all.
+    pub top_p: f32,
+    /// Only this many most likely tokens; 0 for all.
+    pub top_k: usize,
+    /// Most tokens of a completion.
+    pub max_tokens: usize,
+}
+
+/// Which reward scores completions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Reward {
+    /// A built-in function: "tool-call" or "aws-compat".
+    pub function: String,
+}
+
+/// Evaluation on the held-out set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Evaluation {
+    /// Evaluate before and after the run.
+    pub enabled: bool,
+    /// 0 takes the most likely token, always.
+    pub temperature: f32,
+    /// Completions per row; with temperature 0 they would all be the same.
+    pub completions: usize,
+}
+
+/// Rollout workers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Workers {
+    /// How many run in this process. No number of workers changes a bit of the result.
+    pub count: usize,
+    /// Completions that a worker decodes together.
+    pub rows: usize,
+}
+
+impl Default for Run {
+    fn default() -> Self {
+        Self { name: "run".into(), seed: 1, epochs: 3.0, steps: None }
+    }
+}
+
+impl Default for ModelSource {
+    fn default() -> Self {
+        Self { path: "assets/policy".into(), dtype: "f32".into(), device: "cpu".into() }
+    }
+}
+
+impl Default for Data {
+    fn default() -> Self {
+        Self {
+            train: "assets/data/train.jsonl".into(),
+            held_out: "assets/data/held-out.jsonl".into(),
+            max_prompt_tokens: 4096,
+        }
+    }
+}
+
+impl Default for SamplingKeys {
+    fn default() -> Self {
+        Self { completions: 8, temperature: 1.0, top_p: 1.0, top_k: 0, max_tokens: 128 }
+    }
+}
+
+impl Default for Reward {
+    fn default() -> Self {
+        Self { function: "tool-call".into() }
+    }
+}
+
+impl Default for Evaluation {
+    fn default() -> Self {
+        Self { enabled: true, temperature: 0.0, completions: 1 }
+    }
+}
+
+impl Default for Workers {
+    fn default() -> Self {
+        Self { count: 1, rows: 128 }
+    }
+}
+
+impl Recipe {
+    /// Resolves defaults, the file, the environment (`OCTET_RUN__SEED=2`) and `key=value` overrides.
+    ///
+    /// # Errors
+    /// Names the key, where it was given, and the nearest right one.
+    pub fn resolve(file: &Path, overrides: &[String]) -> Result<Self> {
+        let mut layers = Layers::new().file(file)?.environment(std::env::vars())?;
+        for pair in overrides {
+            layers = layers.set(pair)?;
+        }
+        let recipe: Self = load(&layers)?;
+        recipe.validate(&layers)?;
+        Ok(recipe)
+    }
+
+    /// Checks what types cannot say.
+    fn validate(&self, layers: &Layers) -> Result<()> {
+        let s = &self.sampling;
+        let rules: [(&str, bool, &str, String); 8] = [
+            ("run.epochs", self.run.epochs > 0.0, "more than 0", self.run.epochs.to_string()),
+            ("run.steps", self.run.steps != Some(0), "at least 1", "0".into()),
+            ("sampling.completions", s.completions >= 2, "at least 2: advantages compare the completions of a group", s.completions.to_string()),
+            ("sampling.temperature", s.temperature > 0.0, "more than 0: a greedy policy has nothing to compare", s.temperature.to_string()),
+            ("sampling.top_p", s.top_p > 0.0 && s.top_p <= 1.0, "from 0 to 1", s.top_p.to_string()),
+            ("sampling.max_tokens", s.max_tokens > 0, "at least 1", s.max_tokens.to_string()),
+            ("workers.count", self.workers.count > 0, "at least 1", self.workers.count.to_string()),
+            ("workers.rows", self.workers.rows >= s.completions, "at least sampling.completions", self.workers.rows.to_string()),
+        ];
+        for (key, holds, expected, found) in rules {
+            if !holds {
+                return Err(layers.refusal(key, expected, &found).into());
+            }
+        }
+        let known = [("model.dtype", &self.model.dtype, &["f32", "bf16"][..])];
+        for (key, found, expected) in known {
+            if !expected.contains(&found.as_str()) {
+                return Err(layers.refusal(key, &expected.join(" or "), found).into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Steps of the run, given the number of training rows.
+    pub fn steps(&self, rows: usize) -> NonZeroU64 {
+        let batch = self.learner.batch.get();
+        let all = (self.run.epochs * rows as f64 / batch as f64).floor() as u64;
+        NonZeroU64::new(self.run.steps.unwrap_or(all)).unwrap_or(NonZeroU64::MIN)
+    }
+
+    /// How rollout workers sample.
+    pub fn sampling(&self) -> SamplingSettings {
+        let s = &self.sampling;
+        SamplingSettings {
+            seed: self.run.seed,
+            completions: NonZeroU32::try_from(s.completions as u32).unwrap_or(NonZeroU32::MIN),
+            temperature: s.temperature,
+            top_p: s.top_p,
+            top_k: s.top_k,
+            max_tokens: NonZeroUsize::new(s.max_tokens).unwrap_or(NonZeroUsize::MIN),
+        }
+    }
+
+    /// What the learner depends on besides its own section.
+    pub fn shape(&self, steps: NonZeroU64, longest_prompt: usize) -> RunShape {
+        RunShape {
+            steps,
+            completions: self.sampling.completions,
+            max_tokens: self.sampling.max_tokens,
+            longest_prompt,
+            shaping: self.shaping(),
+        }
+    }
+
+    /// How logits become the distribution that is sampled and learned.
+    pub fn shaping(&self) -> Shaping {
+        let s = &self.sampling;
+        Shaping { temperature: s.temperature, top_p: s.top_p, top_k: s.top_k }
+    }
+
+    /// Digest of all that the weights depend on: the keys (paths replaced by the digests of what they
+    /// hold), the arithmetic, and the version of this program's numerics.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn digest(&self, total_steps: NonZeroU64, weights: &str) -> Result<ConfigDigest> {
+        let mut stripped = self.clone();
+        // What does not change a bit of the result has no place in the digest.
+        stripped.run.name = String::new();
+        stripped.run.steps = Some(total_steps.get());
+        stripped.run.epochs = 0.0;
+        stripped.workers = Workers::default();
+        stripped.evaluation = Evaluation::default();
+        stripped.data.held_out = PathBuf::new();
+        stripped.model.path = PathBuf::from(weights);
+        let rows = std::fs::read(&self.data.train)
+            .with_context(|| format!("reading {}", self.data.train.display()))?;
+        stripped.data.train = PathBuf::from(blake3::hash(&rows).to_hex().to_string());
+        let kind = format!("{}/{}", std::env::consts::ARCH, self.model.device);
+        Ok(digest(&(stripped, NUMERICS, kind))?)
+    }
+}
+
+/// Raised whenever the same configuration would give other bits.
+const NUMERICS: u32 = 1;

@@ -1,0 +1,277 @@
+//! Coordinator, reward service, learner and rollout workers in one process, on loopback ports of
+//! their own: the same services, messages and state machines as a cluster.
+//!
+//! Invariant: roles meet only through their ports; nothing here hands one the other's memory.
+
+use super::directory::{Identity, RunDirectory};
+use super::progress::{Screen, Steps};
+use super::setup::Setup;
+use super::summary::Speed;
+use anyhow::{Context, Result};
+use octet_coordinator::{Coordinator, JOURNAL_FILE, JoinToken, Reward, RunPlan, Timing};
+use octet_learner::Learner;
+use octet_proto::transport::ClientOptions;
+use octet_rollout_worker::{Limits, OnRewardFailure, Worker};
+use octet_runtime::net::{Dialer, Exposure, Listener, Tcp, bind};
+use octet_runtime::shutdown;
+use octet_runtime::supervise::{Kind, Supervisor};
+use octet_reward_service::ServiceSettings;
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a completed run gave.
+pub struct Done {
+    /// The final policy's directory.
+    pub policy: PathBuf,
+    /// Digest of its weights.
+    pub weights_digest: String,
+    /// The largest gap between sampler and learner.
+    pub logprob_gap_max: f64,
+    /// Work and time of sampling.
+    pub sampling: Option<Work>,
+    /// Work and time of learning.
+    pub learning: Option<Work>,
+}
+
+/// Work done in some time.
+#[derive(Clone, Copy)]
+pub struct Work {
+    tokens: f64,
+    flops: f64,
+    seconds: f64,
+}
+
+impl Work {
+    fn new(tokens: u64, flops: f64, seconds: f64) -> Option<Self> {
+        (tokens > 0 && seconds > 0.0).then_some(Self { tokens: tokens as f64, flops, seconds })
+    }
+
+    /// As speeds, beside the machine's.
+    pub fn beside(self, machine_gflops: f64) -> Speed {
+        Speed {
+            tokens_per_second: self.tokens / self.seconds,
+            gflops: self.flops / self.seconds / 1e9,
+            machine_gflops,
+        }
+    }
+}
+
+/// How long each stage of the shutdown may take: workers, learner, rewards and coordinator.
+const STAGES: [Duration; 3] =
+    [Duration::from_secs(40), Duration::from_secs(70), Duration::from_secs(10)];
+
+/// Runs to the last step; `None` when it was stopped before.
+pub fn train(
+    setup: &Setup,
+    identity: &Identity,
+    directory: &RunDirectory,
+    screen: &Screen,
+) -> Result<Option<Done>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the async runtime")?;
+    runtime.block_on(serve(setup, identity, directory, screen))
+}
+
+async fn serve(
+    setup: &Setup,
+    identity: &Identity,
+    directory: &RunDirectory,
+    screen: &Screen,
+) -> Result<Option<Done>> {
+    let stop = shutdown::on_signal().context("listening for Ctrl-C")?;
+    let token = token();
+    let dialer: Dialer = Arc::new(Tcp);
+    let (rewards, at_coordinator, at_learner) = (listen().await?, listen().await?, listen().await?);
+    let coordinator = Coordinator::open(
+        octet_coordinator::Config {
+            plan: plan(setup, identity)?,
+            timing: Timing::default(),
+            reward: Reward {
+                name: setup.function.name().into(),
+                digest: setup.function.digest(),
+                endpoints: vec![rewards.endpoint()],
+            },
+            join_token: JoinToken::new(token.as_str()),
+            journal: directory.join(JOURNAL_FILE),
+            drain: Duration::from_secs(2),
+        },
+        Arc::new(setup.train.iter().map(octet_dataset::Example::to_json).collect()),
+    )?;
+    let endpoint = at_coordinator.endpoint();
+    let learner = learner(setup, identity, directory, &endpoint, &token).await?;
+    let workers = (0..setup.recipe.workers.count)
+        .map(|i| Worker::new(worker(setup, identity, &endpoint, &token, i), dialer.clone()))
+        .collect::<Result<Vec<_>, _>>()?;
+
+    let (learning, sampling) =
+        (learner.handle(), workers.iter().map(Worker::handle).collect::<Vec<_>>());
+    let mut committed = learning.steps();
+    let mut steps = Steps::new(screen, setup.steps.get());
+    let shown = tokio::spawn(async move {
+        use tokio::sync::broadcast::error::RecvError;
+        loop {
+            match committed.recv().await {
+                Ok(metrics) => steps.show(&metrics),
+                // A screen that cannot keep up misses lines, nothing else.
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => break,
+            }
+        }
+        steps.finish();
+    });
+
+    let summary = Arc::new(std::sync::Mutex::new(None));
+    let mut supervisor = Supervisor::new("train").stages(STAGES);
+    let mut coordinator = Some((coordinator, at_coordinator));
+    supervisor = supervisor.actor("coordinator", Kind::Essential, 2, move |context| {
+        let taken = coordinator.take();
+        async move {
+            match taken {
+                Some((c, at)) => c.serve(at.incoming(), context.stop).await.map_err(anyhow::Error::from),
+                None => Err(started_twice("coordinator")),
+            }
+        }
+    });
+    let (function, mut rewards) = (setup.function.clone(), Some(rewards));
+    supervisor = supervisor.actor("reward service", Kind::Essential, 2, move |context| {
+        let (taken, function) = (rewards.take(), function.clone());
+        async move {
+            let at = taken.ok_or_else(|| started_twice("reward service"))?;
+            let settings = ServiceSettings::default();
+            octet_reward_service::serve(at, function, settings, context.stop).await?;
+            anyhow::Ok(())
+        }
+    });
+    let mut learner = Some((learner, at_learner));
+    let (written, speak) = (summary.clone(), dialer.clone());
+    supervisor = supervisor.actor("learner", Kind::Main, 1, move |context| {
+        let (taken, written, speak) = (learner.take(), written.clone(), speak.clone());
+        async move {
+            let (learner, at) = taken.ok_or_else(|| started_twice("learner"))?;
+            let endpoint = at.endpoint();
+            let done = learner.serve(at.incoming(), endpoint, speak, context.stop).await?;
+            if let Ok(mut slot) = written.lock() {
+                *slot = Some(done);
+            }
+            anyhow::Ok(())
+        }
+    });
+    for (i, worker) in workers.into_iter().enumerate() {
+        let mut worker = Some(worker);
+        supervisor = supervisor.actor(format!("worker {i}"), Kind::Transient, 0, move |context| {
+            let taken = worker.take();
+            async move {
+                let worker = taken.ok_or_else(|| started_twice("worker"))?;
+                Ok::<(), anyhow::Error>(worker.run(context.stop).await?)
+            }
+        });
+    }
+    let ended = supervisor.run(stop).await;
+    // The screen's task ends with the learner's event stream; its handle is no longer needed.
+    shown.abort();
+    ended?;
+
+    let done = summary.lock().ok().and_then(|mut slot| slot.take());
+    Ok(done.filter(|d| d.complete).map(|d| {
+        let mut work = (0u64, 0f64);
+        let mut flops = 0f64;
+        for handle in &sampling {
+            let totals = handle.totals();
+            work.0 += totals.sampled_tokens + totals.prefilled_tokens;
+            work.1 += totals.busy.as_secs_f64();
+            flops += totals.flop();
+        }
+        let t = d.totals;
+        Done {
+            policy: d.weights,
+            weights_digest: d.weights_digest,
+            logprob_gap_max: t.logprob_gap_max,
+            sampling: Work::new(work.0, flops, work.1),
+            learning: Work::new(t.learned_tokens, t.flops, t.learn_seconds),
+        }
+    }))
+}
+
+fn started_twice(role: &str) -> anyhow::Error {
+    anyhow::anyhow!("the {role} was to be started twice in one process")
+}
+
+async fn listen() -> Result<Listener> {
+    let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    Ok(bind(any, Exposure::Loopback).await?)
+}
+
+/// A join token for this process alone.
+fn token() -> String {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    let draw = || RandomState::new().build_hasher().finish();
+    format!("{:016x}{:016x}", draw(), draw())
+}
+
+fn plan(setup: &Setup, identity: &Identity) -> Result<RunPlan> {
+    let rows = NonZeroU64::new(setup.train.len() as u64).context("the data set is empty")?;
+    Ok(RunPlan {
+        run_id: identity.run_id.clone(),
+        config_digest: identity.config_digest.clone(),
+        seed: setup.recipe.run.seed,
+        steps: setup.steps,
+        batch: setup.recipe.learner.batch,
+        lag: setup.recipe.learner.lag,
+        rows,
+    })
+}
+
+async fn learner(
+    setup: &Setup,
+    identity: &Identity,
+    directory: &RunDirectory,
+    coordinator: &str,
+    token: &str,
+) -> Result<Learner> {
+    let config = octet_learner::Config {
+        run: directory.path().to_path_buf(),
+        model: setup.recipe.model.path.clone(),
+        recipe: setup.recipe.learner.clone(),
+        shape: setup.recipe.shape(setup.steps, setup.longest_prompt),
+        config_digest: identity.config_digest.clone(),
+        coordinator: coordinator.to_owned(),
+        join_token: token.to_owned(),
+        endpoint: None,
+        threads: None,
+        patience: octet_learner::learner::Patience::default(),
+    };
+    Ok(tokio::task::spawn_blocking(move || Learner::open(config)).await??)
+}
+
+fn worker(
+    setup: &Setup,
+    identity: &Identity,
+    coordinator: &str,
+    token: &str,
+    index: usize,
+) -> octet_rollout_worker::Config {
+    let recipe = &setup.recipe;
+    let rows = recipe.workers.rows;
+    let groups = (rows / recipe.sampling.completions).max(1) as u32;
+    octet_rollout_worker::Config {
+        name: format!("worker-{index}"),
+        coordinator: coordinator.to_owned(),
+        join_token: token.to_owned(),
+        config_digest: identity.config_digest.clone(),
+        weights_endpoint: String::new(),
+        capacity: NonZeroU32::new(groups).unwrap_or(NonZeroU32::MIN),
+        max_rows: NonZeroUsize::new(rows).unwrap_or(NonZeroUsize::MIN),
+        model: recipe.model.path.clone(),
+        dtype: setup.dtype,
+        device: setup.device.clone(),
+        sampling: recipe.sampling(),
+        on_reward_failure: OnRewardFailure::default(),
+        drain: Duration::from_secs(10),
+        limits: Limits::default(),
+        client: ClientOptions::default(),
+    }
+}

@@ -1,0 +1,147 @@
+//! `octet train`: the whole job in one process, over the services of a cluster.
+//!
+//! Invariant: everything that can be found wrong is found before the run directory is made.
+
+mod cluster;
+mod directory;
+pub mod progress;
+mod setup;
+mod summary;
+
+use crate::evaluation::{evaluate, table::Report};
+use crate::recipe::{QUICKSTART, Recipe};
+use crate::{machine, plot, screen};
+use anyhow::{Context, Result};
+use clap::Args;
+use directory::RunDirectory;
+use octet_dataset::Example;
+use octet_policy::kernel::head::Shaping;
+use octet_policy::policy::Policy;
+use octet_policy::sampler::Sampling;
+use progress::Screen;
+use setup::Setup;
+use std::path::PathBuf;
+use std::time::Instant;
+use summary::Summary;
+
+/// Train a policy with GRPO: sample eight completions per prompt, score them, learn, and show what it
+/// learned on held-out prompts with unseen tools.
+///
+/// Without arguments it teaches the bundled policy on the bundled data set. The same configuration
+/// always gives the same weights, bit for bit, however often it is stopped and resumed.
+#[derive(Args, Debug)]
+pub struct TrainArgs {
+    /// The run's recipe.
+    #[arg(default_value = QUICKSTART)]
+    recipe: PathBuf,
+    /// The run directory; without it, the first free runs/NAME.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Override a key of the recipe, e.g. --set run.seed=2 --set learner.batch=16.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Rollout workers in this process. Their number changes no bit of the result.
+    #[arg(long)]
+    workers: Option<usize>,
+    /// Go on with a run that was stopped or killed.
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["recipe", "out", "set"])]
+    resume: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub fn run(args: &TrainArgs) -> Result<()> {
+    let begin = Instant::now();
+    let resumed = args.resume.is_some();
+    let mut directory = RunDirectory::choose(args.resume.as_deref().or(args.out.as_deref()), "");
+    let mut recipe = if resumed {
+        directory.recipe()?
+    } else {
+        Recipe::resolve(&args.recipe, &args.set)?
+    };
+    if let Some(count) = args.workers {
+        anyhow::ensure!(count > 0, "--workers: expected at least 1, found 0");
+        recipe.workers.count = count;
+    }
+    if args.resume.is_none() && args.out.is_none() {
+        directory = RunDirectory::choose(None, &recipe.run.name);
+    }
+    let setup = Setup::new(recipe, &directory)?;
+    let identity = if resumed {
+        directory.check(&setup.identity)?
+    } else {
+        directory.begin(&setup.recipe, &setup.identity)?;
+        setup.identity.clone()
+    };
+    let screen = Screen::new();
+    setup.introduce(&screen, &directory);
+    let machine_gflops = machine::gflops();
+
+    let before = match directory.read("before.json")? {
+        Some(report) => Some(report),
+        None => {
+            let report = setup.evaluate(&screen, "before", &setup.policy)?;
+            if let Some(report) = &report {
+                directory.write("before.json", &serde_json::to_vec_pretty(report)?)?;
+            }
+            report
+        }
+    };
+    if let Some(report) = &before {
+        screen.line(&format!("held out, before\n{report}"));
+    }
+    let result = cluster::train(&setup, &identity, &directory, &screen)?;
+    let Some(done) = result else {
+        screen.line(&format!(
+            "stopped; go on with `octet train --resume {}`",
+            directory.path().display()
+        ));
+        return Ok(());
+    };
+
+    let metrics = octet_learner::metrics::read(&directory.join("metrics.jsonl"))?;
+    plot::write(directory.path(), &metrics)?;
+    let trained = Policy::load(&done.policy, setup.dtype, &setup.device)?;
+    let summary = Summary {
+        before,
+        after: setup.evaluate(&screen, "after", &trained)?,
+        weights_digest: done.weights_digest,
+        logprob_gap_max: done.logprob_gap_max,
+        steps: setup.identity.total_steps,
+        wall_seconds: begin.elapsed().as_secs_f64(),
+        sampling: done.sampling.map(|s| s.beside(machine_gflops)),
+        learning: done.learning.map(|s| s.beside(machine_gflops)),
+        policy: done.policy.display().to_string(),
+        config_digest: identity.config_digest.to_string(),
+    };
+    directory.write("summary.json", &serde_json::to_vec_pretty(&summary)?)?;
+    screen::say(format_args!(
+        "\n{summary}\n\nrun          {run} (summary.json, metrics.jsonl, curves.png)\npolicy       {policy}\n\n\
+         try next     octet eval {policy} --show 5",
+        run = directory.path().display(),
+        policy = done.policy.display(),
+    ));
+    Ok(())
+}
+
+impl Setup {
+    /// Scores a policy on the held-out set; `None` where evaluation is disabled.
+    fn evaluate(&self, screen: &Screen, when: &str, policy: &Policy) -> Result<Option<Report>> {
+        let keys = &self.recipe.evaluation;
+        if !keys.enabled {
+            return Ok(None);
+        }
+        let rows: &[Example] = &self.held_out;
+        let sampling = Sampling {
+            seed: self.recipe.run.seed,
+            completions: keys.completions,
+            shaping: Shaping { temperature: keys.temperature, ..Shaping::default() },
+            max_tokens: self.recipe.sampling.max_tokens,
+            stop_tokens: policy.stop_tokens(),
+        };
+        let bar = screen.bar(when, (rows.len() * keys.completions) as u64);
+        let outcomes = evaluate(policy, rows, &*self.function, sampling, |n| bar.set_position(n as u64))
+            .context("evaluating the held-out set")?;
+        bar.finish_and_clear();
+        Ok(Some(Report::new(&outcomes)))
+    }
+}

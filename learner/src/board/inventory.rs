@@ -1,0 +1,85 @@
+//! Which groups are in the spool and not yet consumed.
+//!
+//! Invariant: pure. It holds only groups that no committed step consumed, so the lag bounds it.
+
+use octet_proto::GroupIndex;
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+/// What is on the learner's disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inventory {
+    committed: u64,
+    next: GroupIndex,
+    spooled: BTreeSet<GroupIndex>,
+}
+
+impl Inventory {
+    /// `committed` steps; `next` is the first group that none of them consumed.
+    pub fn new(
+        committed: u64,
+        next: GroupIndex,
+        spooled: impl IntoIterator<Item = GroupIndex>,
+    ) -> Self {
+        let mut inventory = Self { committed, next, spooled: BTreeSet::new() };
+        inventory.add(spooled);
+        inventory
+    }
+
+    /// Steps that are committed.
+    pub fn committed(&self) -> u64 {
+        self.committed
+    }
+
+    /// Groups that wait for their step.
+    pub fn spooled(&self) -> &BTreeSet<GroupIndex> {
+        &self.spooled
+    }
+
+    /// Groups were spooled. Whether any of them is news.
+    pub fn add(&mut self, groups: impl IntoIterator<Item = GroupIndex>) -> bool {
+        let before = self.spooled.len();
+        self.spooled.extend(groups.into_iter().filter(|group| *group >= self.next));
+        self.spooled.len() > before
+    }
+
+    /// A step consumed all groups before `next`.
+    pub fn commit(&mut self, committed: u64, next: GroupIndex) {
+        self.committed = committed;
+        self.next = next;
+        self.spooled = self.spooled.split_off(&next);
+    }
+
+    /// How many groups of a range are missing, and the first of them.
+    pub fn missing(&self, range: &Range<GroupIndex>) -> Option<(u64, GroupIndex)> {
+        let all = (range.start.get()..range.end.get()).map(GroupIndex);
+        let mut missing = all.filter(|group| !self.spooled.contains(group));
+        let first = missing.next()?;
+        Some((1 + missing.count() as u64, first))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(from: u64, to: u64) -> Range<GroupIndex> {
+        GroupIndex(from)..GroupIndex(to)
+    }
+
+    #[test]
+    fn it_knows_what_a_step_still_lacks() {
+        let mut inventory = Inventory::new(1, GroupIndex(4), [2, 5, 8].map(GroupIndex));
+        assert_eq!(inventory.spooled().len(), 2, "group 2 was consumed");
+        assert_eq!(inventory.missing(&range(4, 8)), Some((3, GroupIndex(4))));
+        assert!(inventory.add([4, 6, 7].map(GroupIndex)));
+        assert!(
+            !inventory.add([3, 7].map(GroupIndex)),
+            "a duplicate and a consumed one are no news"
+        );
+        assert_eq!(inventory.missing(&range(4, 8)), None);
+        inventory.commit(2, GroupIndex(8));
+        assert_eq!(inventory.committed(), 2);
+        assert_eq!(inventory.spooled().iter().copied().collect::<Vec<_>>(), [GroupIndex(8)]);
+    }
+}

@@ -1,0 +1,141 @@
+//! Opening: from the run directory to a learner that is ready.
+//!
+//! Invariant: the memory plan is checked before weights are loaded, and weights are loaded only as
+//! what they were committed as. Nothing of the run is changed, except for what a crash left half-made.
+
+use super::{Config, Learner, METRICS_FILE, SPOOL_FILE};
+use crate::adamw::TensorSpec;
+use crate::board::{Board, Inventory};
+use crate::commit::{Checkpoint, Checkpoints};
+use crate::config::Recipe;
+use crate::error::LearnerError;
+use crate::metrics::MetricsLog;
+use crate::plan::{MemoryPlan, Workload, available_memory};
+use crate::service::intake::Rules;
+use crate::service::weights::{Publication, Published};
+use crate::spool::Spool;
+use crate::step::trainer::Trainer;
+use crate::update::Updater;
+use candle_core::{DType, Device};
+use octet_policy::config::{Dtype, ModelConfig};
+use octet_policy::policy::{Policy, PolicyError};
+use octet_proto::{GroupIndex, PolicyVersion, StepIndex};
+use std::path::Path;
+use std::sync::Arc;
+
+impl Learner {
+    /// Opens the run directory and goes on from its last commit, or begins with version 0. Blocks: it
+    /// reads weights.
+    ///
+    /// # Errors
+    /// The configuration, the memory, the model, or what is in the run directory; each with what to
+    /// do.
+    pub fn open(config: Config) -> Result<Self, LearnerError> {
+        let recipe = config.recipe.resolve(&config.shape)?;
+        let checkpoints = Checkpoints::open(&config.run, config.config_digest.clone())?;
+        let latest = checkpoints.latest()?;
+        let committed = latest.as_ref().map_or(0, |latest| latest.state().committed_steps);
+        let directory = latest.as_ref().map_or(config.model.as_path(), Checkpoint::path);
+        let model = ModelConfig::from_dir(directory).map_err(PolicyError::from)?;
+        check_context(&recipe, &model, &config.model)?;
+        let workload = Workload::new(&recipe, Dtype::F32);
+        let plan = MemoryPlan::choose(&model, &workload, available_memory())?;
+
+        let policy = load(directory)?;
+        let hyperparameters = recipe.hyperparameters;
+        let updater = match &latest {
+            None => Updater::new(policy.model.clone(), plan.keep(), hyperparameters)?,
+            Some(latest) => {
+                let digest = policy.model.params().digest()?.to_hex();
+                latest.check_weights(digest.as_str())?;
+                let specs = policy.model.params().specs().iter();
+                let specs =
+                    specs.map(|s| TensorSpec { name: s.name.clone(), shape: s.shape.clone() });
+                let optimiser = latest.optimizer(hyperparameters, specs.collect())?;
+                Updater::resume(policy.model.clone(), plan.keep(), optimiser)?
+            }
+        };
+        let reference = match recipe.loss.settings().needs_reference() {
+            true => Some(load(&config.model)?.model),
+            false => None,
+        };
+        let publication = publication(&recipe, committed, &checkpoints, &config, &policy)?;
+
+        let path = config.run.join(SPOOL_FILE);
+        let spool = Spool::open(&path)?;
+        let next = StepIndex(committed).groups(recipe.batch).start;
+        let inventory = Inventory::new(committed, next, spool.present(next..end_of_run(&recipe))?);
+        let metrics = latest.as_ref().map(|latest| &latest.state().metrics);
+        let (log, resumed) = MetricsLog::resume(&config.run.join(METRICS_FILE), metrics)?;
+        tracing::info!(
+            committed,
+            spooled = inventory.spooled().len(),
+            metrics_dropped = resumed.dropped,
+            metrics_restored = resumed.restored,
+            "learner opened"
+        );
+
+        let steps = (recipe.shape.steps, recipe.batch);
+        let board = Arc::new(Board::new(steps, inventory, publication));
+        let pool = config.threads.map(|threads| {
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(threads.get())
+                .thread_name(|index| format!("octet-learn-{index}"))
+                .build()
+                .map(Arc::new)
+                .map_err(|error| LearnerError::Threads {
+                    what: "octet-learn",
+                    reason: error.to_string(),
+                })
+        });
+        let trainer = Trainer {
+            recipe,
+            reference,
+            updater,
+            // Reads while the other one, the writer's, appends.
+            spool: Spool::open(&path)?,
+            checkpoints,
+            log,
+            board: Arc::clone(&board),
+            policy,
+        };
+        let (rules, pool) = (Rules::new(recipe, &model), pool.transpose()?);
+        Ok(Self { config, recipe, rules, plan, trainer, spool, board, pool })
+    }
+}
+
+fn load(directory: &Path) -> Result<Policy, LearnerError> {
+    Ok(Policy::load(directory, DType::F32, &Device::Cpu)?)
+}
+
+/// The versions that the steps to come are sampled with, as far as they exist.
+fn publication(
+    recipe: &Recipe,
+    committed: u64,
+    checkpoints: &Checkpoints,
+    config: &Config,
+    newest: &Policy,
+) -> Result<Publication, LearnerError> {
+    let publication = Publication::new(recipe.lag, []);
+    for version in committed.saturating_sub(recipe.lag)..committed {
+        let policy = match version {
+            0 => load(&config.model)?,
+            _ => load(checkpoints.load(version)?.path())?,
+        };
+        publication.publish(Published::new(PolicyVersion(version), policy.model.params())?);
+    }
+    publication.publish(Published::new(PolicyVersion(committed), newest.model.params())?);
+    Ok(publication)
+}
+
+fn end_of_run(recipe: &Recipe) -> GroupIndex {
+    GroupIndex(recipe.shape.steps.get().saturating_mul(recipe.batch.get()))
+}
+
+fn check_context(recipe: &Recipe, model: &ModelConfig, path: &Path) -> Result<(), LearnerError> {
+    let (prompt, context) = (recipe.shape.longest_prompt, model.max_position_embeddings);
+    if prompt < context {
+        return Ok(());
+    }
+    Err(LearnerError::Context { model: path.to_owned(), prompt, context })
+}

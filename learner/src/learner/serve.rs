@@ -1,0 +1,116 @@
+//! Serving: the learner's actors and the order in which they stop.
+//!
+//! Invariant: who brings groups stops before the writer that makes them durable, and the writer before
+//! the reporter that tells of them, so that no receipt is left out and no group is told too early.
+
+use super::report::Reporter;
+use super::{Learner, Summary, steps};
+use crate::error::LearnerError;
+use crate::service::intake::{Intake, MAILBOX, Writer};
+use crate::service::weights::Weights;
+use octet_proto::PolicyVersion;
+use octet_proto::learner::learner_server;
+use octet_proto::transport::{KeepAlive, server};
+use octet_proto::weights::weights_server;
+use octet_runtime::CancellationToken;
+use octet_runtime::mailbox::mailbox;
+use octet_runtime::net::{self, Dialer};
+use octet_runtime::supervise::{Context, Kind, Supervisor};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_stream::Stream;
+use tonic::transport::server::Connected;
+
+/// The name that the learner has in logs and errors.
+const NAME: &str = "learner";
+/// How long the writer and the last report may take at a shutdown.
+const SHORT: Duration = Duration::from_secs(15);
+
+impl Learner {
+    /// Serves the connections of `incoming`, which workers reach at `endpoint`, until the run is
+    /// complete or `shutdown`.
+    ///
+    /// # Errors
+    /// A fault of the run, by name; what was committed is whole all the same.
+    pub async fn serve<S, C, E>(
+        self,
+        incoming: S,
+        endpoint: String,
+        dialer: Dialer,
+        shutdown: CancellationToken,
+    ) -> Result<Summary, LearnerError>
+    where
+        S: Stream<Item = Result<C, E>> + Send + 'static,
+        C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
+    {
+        let Self { config, recipe, rules, trainer, spool, board, pool, .. } = self;
+        let patience = config.patience;
+        let endpoint = config.endpoint.clone().unwrap_or(endpoint);
+        let model = config.model.clone();
+        let run = config.run.clone();
+        let reporter = Reporter::new(config, endpoint, &dialer, Arc::clone(&board))?;
+        let (address, inbox) = mailbox("spool", MAILBOX);
+        let writer = Writer { spool, mailbox: inbox, board: Arc::clone(&board) };
+        let last = PolicyVersion(recipe.shape.steps.get());
+
+        let serving = {
+            let board = Arc::clone(&board);
+            move |context: Context| async move {
+                let stop = context.stop;
+                let weights = Weights::new(board.publication.clone(), last, stop.clone());
+                let intake = Intake { rules, board, writer: address, stop: stop.clone() };
+                let router = server(KeepAlive::default())
+                    .add_service(learner_server(intake))
+                    .add_service(weights_server(weights));
+                net::serve(NAME, router, incoming, stop, patience.drain)
+                    .await
+                    .map(drop)
+                    .map_err(LearnerError::from)
+            }
+        };
+        let stepping = {
+            let board = Arc::clone(&board);
+            move |context: Context| steps::run(trainer, board, pool, patience, context.stop)
+        };
+        let first = patience.stop.max(patience.drain + Duration::from_secs(1));
+        Supervisor::new(NAME)
+            .stages([first, SHORT, SHORT])
+            .actor(
+                "reporter",
+                Kind::Main,
+                2,
+                once(move |context: Context| reporter.run(context.stop)),
+            )
+            .actor("steps", Kind::Transient, 0, once(stepping))
+            .actor("server", Kind::Essential, 0, once(serving))
+            .actor(
+                "spool",
+                Kind::Essential,
+                1,
+                once(move |context: Context| writer.run(context.stop)),
+            )
+            .run(shutdown)
+            .await?;
+
+        let committed_steps = board.committed();
+        let newest = run.join(format!("checkpoints/step-{committed_steps:06}"));
+        Ok(Summary {
+            committed_steps,
+            complete: board.is_complete(),
+            weights_digest: board.publication.newest_digest(),
+            weights: if committed_steps == 0 { model } else { newest },
+            totals: *board.totals.borrow(),
+        })
+    }
+}
+
+/// Actors that are never started again give away what they own.
+fn once<F>(start: impl FnOnce(Context) -> F + Send + 'static) -> impl FnMut(Context) -> F + Send {
+    let mut start = Some(start);
+    move |context| match start.take() {
+        Some(start) => start(context),
+        None => unreachable!("only actors of the kind `Restarted` are started twice"),
+    }
+}

@@ -1,0 +1,78 @@
+//! The actor that takes one step after the other.
+//!
+//! Invariant: a step begins when all of its groups are in the spool, not earlier, and runs on a thread
+//! of its own. A wait that takes too long says which groups are missing, and goes on.
+
+use super::{Patience, on_thread};
+use crate::board::Board;
+use crate::error::LearnerError;
+use crate::step::trainer::{Outcome, Trainer};
+use octet_proto::StepIndex;
+use octet_runtime::CancellationToken;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Takes steps until the last one is committed, or `stop`.
+pub(super) async fn run(
+    mut trainer: Trainer,
+    board: Arc<Board>,
+    pool: Option<Arc<rayon::ThreadPool>>,
+    patience: Patience,
+    stop: CancellationToken,
+) -> Result<(), LearnerError> {
+    while !board.is_complete() {
+        let step = StepIndex(board.committed());
+        let Some(waited) = groups(&board, step, patience.groups, &stop).await else {
+            return Ok(());
+        };
+        let _wait =
+            board.waits.enter("update", format!("step {step} is being learned"), patience.step);
+        let (pool, stop) = (pool.clone(), stop.clone());
+        let (returned, outcome) = on_thread("octet-learner", move || {
+            let outcome = match pool {
+                Some(pool) => pool.install(|| trainer.step(step, waited, &stop)),
+                None => trainer.step(step, waited, &stop),
+            };
+            (trainer, outcome)
+        })
+        .await?;
+        trainer = returned;
+        if outcome? == Outcome::Interrupted {
+            tracing::info!(%step, "gave up a step, its groups are in the spool");
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Waits for a step's groups; how long that took, or nothing when the learner shall stop.
+async fn groups(
+    board: &Board,
+    step: StepIndex,
+    patience: Duration,
+    stop: &CancellationToken,
+) -> Option<Duration> {
+    let started = Instant::now();
+    let range = step.groups(board.batch);
+    let mut changes = board.inventory.subscribe();
+    let wait = board.waits.enter("groups", format!("step {step}"), patience);
+    loop {
+        let missing = changes.borrow_and_update().missing(&range);
+        let Some((count, first)) = missing else { return Some(started.elapsed()) };
+        wait.detail(format!("step {step}: {count} of {}, the first is {first}", board.batch));
+        let changed = async { wait.run(changes.changed()).await };
+        tokio::select! {
+            () = stop.cancelled() => return None,
+            changed = changed => match changed {
+                // Something came: the deadline is for silence.
+                Ok(Ok(())) => wait.extend(patience),
+                // The board is gone, so the learner is.
+                Ok(Err(_closed)) => return None,
+                Err(late) => {
+                    tracing::warn!("{late}; the learner goes on waiting, see `octet status` for the workers");
+                    wait.extend(patience);
+                }
+            },
+        }
+    }
+}

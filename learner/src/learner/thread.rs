@@ -1,0 +1,48 @@
+//! Work that blocks, on operating system threads of its own.
+//!
+//! Invariant: the runtime's threads never compute and never wait for a disk; a panic of the work is an
+//! error with its name, not a silence.
+
+use crate::error::LearnerError;
+use tokio::sync::oneshot;
+
+/// Runs `work` on a new, named thread. Dropping the future does not end the work.
+pub(crate) async fn on_thread<T: Send + 'static>(
+    name: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, LearnerError> {
+    let (done, result) = oneshot::channel();
+    let failed = |reason| LearnerError::Threads { what: name, reason };
+    let thread = std::thread::Builder::new()
+        .name(name.to_owned())
+        // Who waited may be gone; the work is done all the same.
+        .spawn(move || drop(done.send(work())))
+        .map_err(|error| failed(error.to_string()))?;
+    match result.await {
+        Ok(result) => Ok(result),
+        // Only a panic drops the sender; its message is on the standard error already.
+        Err(_dropped) => {
+            let panic = thread.join().err();
+            let message = panic.as_ref().and_then(|panic| {
+                panic
+                    .downcast_ref::<String>()
+                    .cloned()
+                    .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+            });
+            Err(failed(format!("it panicked: {}", message.unwrap_or_default())))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_with_its_message() {
+        let error = on_thread("octet-test", || panic!("seven")).await.map(|(): ()| ()).unwrap_err();
+        assert!(error.to_string().contains("octet-test") && error.to_string().contains("seven"));
+        assert_eq!(on_thread("octet-test", || 7).await.unwrap(), 7);
+    }
+}

@@ -1,0 +1,112 @@
+//! How large the parts of a step are, one formula each.
+//!
+//! Invariant: follows the policy's learning pass (`policy::model::learn`): when that keeps something
+//! else, this changes with it, and the allocation test says so.
+
+use super::Workload;
+use octet_policy::config::ModelConfig;
+use octet_policy::model::Keep;
+
+/// Bytes of logits that the output head has at once, and the fewest rows of them.
+const HEAD_CHUNK: u64 = 32 << 20;
+const HEAD_ROWS: u64 = 8;
+
+/// The factors of the formulas.
+pub(super) struct Sizes {
+    /// Bytes of an element of weights and activations.
+    element: u64,
+    parameters: u64,
+    largest_tensor: u64,
+    layers: u64,
+    hidden: u64,
+    inner: u64,
+    heads: u64,
+    queries: u64,
+    keys: u64,
+    head_dim: u64,
+    vocabulary: u64,
+    positions: u64,
+    /// Tokens of the largest micro-batch.
+    rows: u64,
+    versions: u64,
+}
+
+impl Sizes {
+    pub fn new(config: &ModelConfig, workload: &Workload) -> Self {
+        let specs = config.tensor_specs();
+        Self {
+            element: workload.dtype.size() as u64,
+            parameters: config.param_count() as u64,
+            largest_tensor: specs.iter().map(|spec| spec.len()).max().unwrap_or(0) as u64,
+            layers: config.num_hidden_layers as u64,
+            hidden: config.hidden_size as u64,
+            inner: config.intermediate_size as u64,
+            heads: config.num_attention_heads as u64,
+            queries: (config.num_attention_heads * config.head_dim) as u64,
+            keys: (config.num_key_value_heads * config.head_dim) as u64,
+            head_dim: config.head_dim as u64,
+            vocabulary: config.vocab_size as u64,
+            positions: config.max_position_embeddings as u64,
+            rows: workload.tokens(),
+            versions: workload.lag.saturating_add(1),
+        }
+    }
+
+    /// The weights once; also gradients, a reference, the next version.
+    pub fn weights(&self) -> u64 {
+        self.parameters * self.element
+    }
+
+    /// Two 32-bit means a parameter.
+    pub fn moments(&self) -> u64 {
+        8 * self.parameters
+    }
+
+    /// The newest version and those that the lag samples with.
+    pub fn published(&self) -> u64 {
+        self.versions.saturating_mul(self.weights())
+    }
+
+    /// Cosines and sines of every position.
+    pub fn tables(&self) -> u64 {
+        self.positions * self.head_dim * self.element
+    }
+
+    /// What the gradient reads: input, both norms, queries, keys, values, mixed values, middle, gate
+    /// and up of a layer; two norm scales and a log-sum a head besides.
+    fn kept_of_a_layer(&self) -> u64 {
+        let wide = 4 * self.hidden + 2 * self.queries + 2 * self.keys + 2 * self.inner;
+        self.rows * (wide * self.element + (2 + self.heads) * 4)
+    }
+
+    /// What is kept between forward and backward.
+    pub fn kept(&self, keep: Keep) -> u64 {
+        match keep {
+            Keep::Activations => self.layers * self.kept_of_a_layer(),
+            Keep::LayerInputs => {
+                self.layers * self.rows * self.hidden * self.element + self.kept_of_a_layer()
+            }
+        }
+    }
+
+    /// Gradients of one layer's activations, its recomputed product, and packed keys and values.
+    pub fn layer_at_work(&self) -> u64 {
+        let wide = 5 * self.hidden + 2 * self.inner + 3 * self.queries + 6 * self.keys;
+        self.rows * wide * self.element
+    }
+
+    /// Hidden states of predicting rows before and after the norm and their gradients, and the logits
+    /// of one chunk.
+    pub fn head(&self) -> u64 {
+        let chunk = (HEAD_CHUNK / (4 * self.vocabulary)).max(HEAD_ROWS).min(self.rows);
+        let logits =
+            chunk * self.vocabulary * (4 + if self.element < 4 { self.element } else { 0 });
+        // Predictions, slopes, targets and their order: about 64 bytes a token.
+        logits + self.rows * (6 * self.hidden * self.element + 64)
+    }
+
+    /// A 32-bit copy of the weights, and one tensor on its way into a file.
+    pub fn files(&self) -> u64 {
+        4 * (self.parameters + 2 * self.largest_tensor)
+    }
+}

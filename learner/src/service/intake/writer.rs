@@ -1,0 +1,99 @@
+//! The one writer of the spool.
+//!
+//! Invariant: it stores whatever is queued in one transaction, and answers only after that is
+//! durable; what could not be stored is answered as a broken connection, so that it is sent again.
+
+use super::{Answer, BATCH_GROUPS, accepted, refused};
+use crate::board::Board;
+use crate::error::LearnerError;
+use crate::group::ScoredGroup;
+use crate::learner::on_thread;
+use crate::spool::{Receipt, Spool, SpoolError, Stored};
+use octet_proto::error::with_causes;
+use octet_runtime::CancellationToken;
+use octet_runtime::mailbox::Mailbox;
+use std::sync::Arc;
+use tokio::sync::mpsc::OwnedPermit;
+use tonic::Status;
+
+/// A checked group, and where its receipt goes.
+pub(crate) struct Delivery {
+    pub group: ScoredGroup,
+    pub receipt: OwnedPermit<Answer>,
+}
+
+/// The actor that owns the spool for writing.
+pub(crate) struct Writer {
+    pub spool: Spool,
+    pub mailbox: Mailbox<Delivery>,
+    pub board: Arc<Board>,
+}
+
+impl Writer {
+    /// Stores until `stop`, and then what was already taken in.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), LearnerError> {
+        let Self { mut spool, mut mailbox, board } = self;
+        loop {
+            let first = tokio::select! {
+                () = stop.cancelled() => {
+                    mailbox.close();
+                    mailbox.receive().await
+                }
+                first = mailbox.receive() => first,
+            };
+            let Some(first) = first else { return Ok(()) };
+            let mut deliveries = vec![first];
+            while deliveries.len() < BATCH_GROUPS
+                && let Some(next) = mailbox.try_receive()
+            {
+                deliveries.push(next);
+            }
+            spool = store(spool, deliveries, &board).await?;
+        }
+    }
+}
+
+async fn store(
+    spool: Spool,
+    deliveries: Vec<Delivery>,
+    board: &Board,
+) -> Result<Spool, LearnerError> {
+    let (groups, receipts): (Vec<_>, Vec<_>) =
+        deliveries.into_iter().map(|delivery| (delivery.group, delivery.receipt)).unzip();
+    let (spool, indices, stored) = append(spool, groups).await?;
+    let stored = match stored {
+        Ok(stored) => stored,
+        Err(error) => {
+            let text = with_causes(&error);
+            for receipt in receipts {
+                receipt.send(Err(Status::unavailable(text.clone())));
+            }
+            return Err(error.into());
+        }
+    };
+    let durable = indices.iter().zip(&stored).filter(|(_, stored)| stored.is_ok());
+    let durable: Vec<_> = durable.map(|(index, _)| *index).collect();
+    board.inventory.send_if_modified(|inventory| inventory.add(durable));
+    let mut impure = None;
+    for ((index, receipt), stored) in indices.into_iter().zip(receipts).zip(stored) {
+        receipt.send(Ok(match stored {
+            Ok(stored) => accepted(index.get(), stored == Stored::Duplicate),
+            Err(error) => {
+                let answer = refused(index.get(), "impure-duplicate", &error);
+                impure.get_or_insert(error);
+                answer
+            }
+        }));
+    }
+    impure.map_or(Ok(spool), |error| Err(error.into()))
+}
+
+type Appended = (Spool, Vec<octet_proto::GroupIndex>, Result<Vec<Receipt>, SpoolError>);
+
+async fn append(mut spool: Spool, groups: Vec<ScoredGroup>) -> Result<Appended, LearnerError> {
+    on_thread("octet-spool", move || {
+        let stored = spool.append(&groups);
+        (spool, groups.iter().map(|group| group.group).collect(), stored)
+    })
+    .await
+}

@@ -1,0 +1,168 @@
+//! Versions as they are given out: bytes once, a manifest, and which versions are kept.
+//!
+//! Invariants: a version's bytes are in memory once, however many workers read them. The digest in the
+//! manifest is [`Params::digest`] of the same weights. Kept are the newest version and as many
+//! older ones as the lag samples with.
+
+use super::WeightsError;
+use bytes::Bytes;
+use candle_core::{DType, Device, Result};
+use octet_policy::config::ModelConfig;
+use octet_policy::model::{Model, Params, bytes, from_bytes};
+use octet_proto::PolicyVersion;
+use octet_proto::weights::{TensorEntry, WeightsManifest};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// The weights of one version, ready to be sent.
+#[derive(Clone, Debug)]
+pub struct Published {
+    manifest: WeightsManifest,
+    dtype: DType,
+    data: Bytes,
+}
+
+/// The versions that are given out. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Publication {
+    versions: watch::Sender<BTreeMap<PolicyVersion, Arc<Published>>>,
+    lag: u64,
+}
+
+impl Published {
+    /// Takes the weights as they are now; later updates do not change what was taken.
+    ///
+    /// # Errors
+    /// The weights are of a type that has no byte form.
+    pub fn new(version: PolicyVersion, params: &Params) -> Result<Self> {
+        let dtype = params.tensors().first().map_or(DType::F32, |tensor| tensor.dtype());
+        let name = match dtype {
+            DType::BF16 => "BF16",
+            DType::F16 => "F16",
+            DType::F32 => "F32",
+            other => candle_core::bail!("expected weights as F32, BF16 or F16, found {other:?}"),
+        };
+        let mut data = Vec::with_capacity(params.count() * dtype.size_in_bytes());
+        let mut all = blake3::Hasher::new();
+        let mut tensors = Vec::with_capacity(params.specs().len());
+        for (spec, tensor) in params.specs().iter().zip(params.tensors()) {
+            let tensor = bytes(tensor)?;
+            let hash = blake3::Hasher::new().update_rayon(&tensor).finalize();
+            all.update(hash.as_bytes());
+            tensors.push(TensorEntry {
+                name: spec.name.clone(),
+                dtype: name.to_owned(),
+                shape: spec.shape.iter().map(|size| *size as u64).collect(),
+                bytes: tensor.len() as u64,
+                blake3: hash.to_hex().to_string(),
+            });
+            data.extend_from_slice(&tensor);
+        }
+        let manifest = WeightsManifest {
+            version: version.get(),
+            tensors,
+            total_bytes: data.len() as u64,
+            digest: all.finalize().to_hex().to_string(),
+        };
+        Ok(Self { manifest, dtype, data: data.into() })
+    }
+
+    /// What a worker checks the bytes against.
+    pub fn manifest(&self) -> &WeightsManifest {
+        &self.manifest
+    }
+
+    /// The digest of the weights, hex.
+    pub fn digest(&self) -> &str {
+        &self.manifest.digest
+    }
+
+    /// At most `len` bytes from an offset on, without a copy.
+    pub fn chunk(&self, offset: u64, len: usize) -> Bytes {
+        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(self.data.len());
+        self.data.slice(from..from.saturating_add(len).min(self.data.len()))
+    }
+
+    /// The weights as a model on the CPU again.
+    pub(crate) fn model(&self, config: &ModelConfig) -> Result<Model> {
+        let mut at = 0;
+        let tensors = config.tensor_specs().into_iter().map(|spec| {
+            let from = at;
+            at += spec.len() * self.dtype.size_in_bytes();
+            from_bytes(&self.chunk(from as u64, at - from), self.dtype, &spec.shape, &Device::Cpu)
+        });
+        let tensors = tensors.collect::<Result<Vec<_>>>()?;
+        Model::new(config.clone(), Params::new(config, tensors)?)
+    }
+}
+
+impl Publication {
+    /// Versions to begin with; `lag` says how many older ones are kept beside the newest.
+    pub fn new(lag: u64, versions: impl IntoIterator<Item = Published>) -> Self {
+        let publication = Self { versions: watch::Sender::default(), lag };
+        versions.into_iter().for_each(|version| publication.publish(version));
+        publication
+    }
+
+    /// Gives out a version from now on, and retires those that the lag does not reach any more.
+    pub fn publish(&self, published: Published) {
+        let version = PolicyVersion(published.manifest.version);
+        self.versions.send_modify(|versions| {
+            versions.insert(version, Arc::new(published));
+            if let Some(newest) = versions.keys().next_back().copied() {
+                let oldest = PolicyVersion(newest.get().saturating_sub(self.lag));
+                *versions = versions.split_off(&oldest);
+            }
+        });
+    }
+
+    /// The version, if it is there now.
+    ///
+    /// # Errors
+    /// It is too old or not made yet.
+    pub fn get(&self, version: PolicyVersion) -> Result<Arc<Published>, WeightsError> {
+        find(&self.versions.borrow(), version)
+    }
+
+    /// The version, waiting for it to be published.
+    ///
+    /// # Errors
+    /// It is too old, or was not made in time.
+    pub async fn wait(
+        &self,
+        version: PolicyVersion,
+        within: Duration,
+    ) -> Result<Arc<Published>, WeightsError> {
+        let mut changes = self.versions.subscribe();
+        let settled = |found: &Result<_, WeightsError>| {
+            !matches!(found, Err(WeightsError::Unpublished { .. }))
+        };
+        let published = changes.wait_for(|versions| settled(&find(versions, version)));
+        // In time or not: what is there then is the answer.
+        let _in_time = tokio::time::timeout(within, published).await.is_ok();
+        self.get(version)
+    }
+
+    /// The digest of the newest version, hex; empty before the first.
+    pub fn newest_digest(&self) -> String {
+        let versions = self.versions.borrow();
+        versions.values().next_back().map(|newest| newest.digest().to_owned()).unwrap_or_default()
+    }
+}
+
+fn find(
+    versions: &BTreeMap<PolicyVersion, Arc<Published>>,
+    found: PolicyVersion,
+) -> Result<Arc<Published>, WeightsError> {
+    if let Some(published) = versions.get(&found) {
+        return Ok(Arc::clone(published));
+    }
+    let newest = versions.keys().next_back().copied().unwrap_or_default();
+    let oldest = versions.keys().next().copied().unwrap_or_default();
+    if found > newest || versions.is_empty() {
+        return Err(WeightsError::Unpublished { found, newest });
+    }
+    Err(WeightsError::Retired { found, oldest, newest })
+}

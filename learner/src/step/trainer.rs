@@ -1,0 +1,229 @@
+//! The trainer: reads a step's groups, learns them, commits, publishes.
+//!
+//! Invariants: the weights change only between the last micro-batch and the commit, and a step that is
+//! interrupted before that has changed nothing on the disk. A version is published after its commit,
+//! shown as committed after that, and logged last; each of these can be made up for after a crash.
+
+use super::batch::Prepared;
+use super::record::Seen;
+use super::{ModelCost, StepBatch};
+use crate::board::Board;
+use crate::commit::{Checkpoints, StepCommit};
+use crate::config::Recipe;
+use crate::disk;
+use crate::error::LearnerError;
+use crate::metrics::{MetricsLog, StepMetrics, Timing};
+use crate::service::weights::Published;
+use crate::spool::Spool;
+use crate::update::Updater;
+use octet_policy::config::Dtype;
+use octet_policy::files::StagedDir;
+use octet_policy::layout::GroupTokens;
+use octet_policy::model::Model;
+use octet_policy::policy::Policy;
+use octet_proto::{PolicyVersion, StepIndex};
+use octet_runtime::CancellationToken;
+use std::error::Error;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// All that a step needs. It moves to the step's thread and back.
+pub(crate) struct Trainer {
+    pub recipe: Recipe,
+    pub policy: Policy,
+    pub updater: Updater,
+    /// Version 0, where there is a KL penalty.
+    pub reference: Option<Model>,
+    pub spool: Spool,
+    pub checkpoints: Checkpoints,
+    pub log: MetricsLog,
+    pub board: Arc<Board>,
+}
+
+/// How a step ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It is committed.
+    Committed,
+    /// It was given up before the weights changed; the spool still has its groups.
+    Interrupted,
+}
+
+/// A step that was learned and is to be committed.
+struct Learned {
+    seen: Seen,
+    metrics: StepMetrics,
+}
+
+impl Trainer {
+    /// Takes step `step`, whose groups are all in the spool and were waited for for so long.
+    pub fn step(
+        &mut self,
+        step: StepIndex,
+        waited: Duration,
+        stop: &CancellationToken,
+    ) -> Result<Outcome, LearnerError> {
+        match self.learn(step, waited, stop)? {
+            Some(learned) => self.commit(step, learned).map(|()| Outcome::Committed),
+            None => Ok(Outcome::Interrupted),
+        }
+    }
+
+    fn learn(
+        &mut self,
+        step: StepIndex,
+        waited: Duration,
+        stop: &CancellationToken,
+    ) -> Result<Option<Learned>, LearnerError> {
+        let started = Instant::now();
+        let recipe = self.recipe;
+        let groups = self.spool.read(step.groups(recipe.batch))?;
+        let batch = StepBatch::new(step.get(), groups, recipe.loss, recipe.shape.max_tokens)?;
+        let sampler = self.sampler(step)?;
+        let cost = ModelCost::new(self.policy.model.config());
+        let mut seen = Seen::default();
+        if recipe.check_inert {
+            for groups in batch.inert(recipe.micro_batch_tokens) {
+                self.measure(&groups, sampler.as_ref(), &mut seen)?;
+            }
+        }
+        for groups in batch.learned(recipe.micro_batch_tokens) {
+            if stop.is_cancelled() {
+                return Ok(None);
+            }
+            self.accumulate(&batch, &groups, sampler.as_ref(), &mut seen)?;
+            seen.learned(&groups, &cost);
+        }
+        if stop.is_cancelled() {
+            return Ok(None);
+        }
+        let learning_rate = recipe.schedule.learning_rate(step.get());
+        let update = self.updater.apply(learning_rate)?;
+        let timing = Timing {
+            sample_wait_seconds: waited.as_secs_f64(),
+            learn_seconds: started.elapsed().as_secs_f64(),
+            ..Timing::default()
+        };
+        let made = step.makes().get();
+        let metrics = seen.record(made, &batch, update, learning_rate, timing)?;
+        Ok(Some(Learned { seen, metrics }))
+    }
+
+    /// The model that sampled the step, where it is not the one that learns.
+    fn sampler(&self, step: StepIndex) -> Result<Option<Model>, LearnerError> {
+        let version = step.sampled_with(self.recipe.lag);
+        if version.get() == step.get() {
+            return Ok(None);
+        }
+        // The publication keeps what the lag reaches, and an older version is never asked for.
+        match self.board.publication.get(version) {
+            Ok(published) => Ok(Some(published.model(self.policy.model.config())?)),
+            Err(error) => Err(candle_core::Error::wrap(error).into()),
+        }
+    }
+
+    /// The gap alone, for groups that teach nothing.
+    fn measure(
+        &self,
+        groups: &[&Prepared],
+        sampler: Option<&Model>,
+        seen: &mut Seen,
+    ) -> Result<(), LearnerError> {
+        let model = sampler.unwrap_or(self.updater.model());
+        let found = model.log_probs(&tokens(groups), self.recipe.shape.shaping)?;
+        Ok(seen.gap.see(groups, &found.logprobs, self.recipe.logprob_gap_max)?)
+    }
+
+    /// Forward, gap, loss and backward of one micro-batch.
+    fn accumulate(
+        &mut self,
+        batch: &StepBatch,
+        groups: &[&Prepared],
+        sampler: Option<&Model>,
+        seen: &mut Seen,
+    ) -> Result<(), LearnerError> {
+        let (tokens, shaping) = (tokens(groups), self.recipe.shape.shaping);
+        let bound = self.recipe.logprob_gap_max;
+        if sampler.is_some() {
+            self.measure(groups, sampler, seen)?;
+        }
+        let reference = self.reference.as_ref();
+        let reference = reference.map(|model| model.log_probs(&tokens, shaping)).transpose()?;
+        let mut fault = None;
+        let learned = self.updater.accumulate(&tokens, shaping, |current| {
+            let gap = match sampler {
+                Some(_) => Ok(()),
+                // The policy that learns is the one that sampled.
+                None => seen.gap.see(groups, &current.logprobs, bound).map_err(LearnerError::from),
+            };
+            let slopes = gap
+                .and_then(|()| batch.slopes(groups, current, reference.as_ref(), &mut seen.tally));
+            slopes.map_err(|error| {
+                let message = error.to_string();
+                fault = Some(error);
+                candle_core::Error::Msg(message)
+            })
+        });
+        match fault {
+            Some(fault) => Err(fault),
+            None => Ok(learned.map(drop)?),
+        }
+    }
+
+    fn commit(&mut self, step: StepIndex, learned: Learned) -> Result<(), LearnerError> {
+        let Learned { seen, mut metrics } = learned;
+        let started = Instant::now();
+        self.policy.model = self.updater.model().clone();
+        let params = self.policy.model.params();
+        let published = Published::new(PolicyVersion(metrics.step), params)?;
+        let policy = &self.policy;
+        let commit = StepCommit {
+            groups: step.groups(self.recipe.batch),
+            weights_digest: published.digest(),
+            policy_bytes: published.manifest().total_bytes,
+            metrics: &metrics,
+            optimizer: self.updater.optimiser(),
+        };
+        let checkpoint = self.checkpoints.commit(&commit, |folder| write(policy, folder))?;
+        // The next commit copies tokenizer and template from here: older ones are pruned.
+        self.policy.directory = checkpoint.path().to_owned();
+        let committed = started.elapsed();
+        self.board.publication.publish(published);
+        self.board.show_commit(metrics.step);
+        metrics.timing.commit_seconds = Some(committed.as_secs_f64());
+        let publish_seconds = (started.elapsed() - committed).as_secs_f64();
+        metrics.timing.publish_seconds = Some(publish_seconds);
+        self.board.totals.send_modify(|totals| {
+            totals.steps += 1;
+            totals.learned_tokens += seen.tokens;
+            totals.flops += seen.flops;
+            totals.learn_seconds += metrics.timing.learn_seconds;
+            totals.wait_seconds += metrics.timing.sample_wait_seconds;
+            totals.commit_seconds += started.elapsed().as_secs_f64();
+            totals.logprob_gap_max = totals.logprob_gap_max.max(seen.gap.largest());
+        });
+        self.log.append(&metrics)?;
+        // Nobody may be listening.
+        let _listeners = self.board.events.send(Arc::new(metrics));
+        self.checkpoints.prune(&self.recipe.retention)?;
+        Ok(())
+    }
+}
+
+fn tokens(groups: &[&Prepared]) -> Vec<GroupTokens> {
+    groups.iter().map(|prepared| prepared.tokens()).collect()
+}
+
+/// Fills a commit's directory with the policy's files. The policy writes them into a directory of its
+/// own making, from which they move up.
+fn write(policy: &Policy, folder: &Path) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let staged = StagedDir::create(&folder.join("policy"))?;
+    policy.save_into(&staged, Dtype::F32)?;
+    for entry in disk::entries(staged.path())? {
+        if let Some(name) = entry.file_name() {
+            std::fs::rename(&entry, folder.join(name))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,212 @@
+//! Which question is with which replica.
+//!
+//! Invariants: a question is in one place: waiting, resting after a failure, or with one replica; no
+//! replica has more than it takes; an answer counts only from the replica that has the question.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use octet_proto::reward::ScoreRequest;
+use octet_runtime::backoff::Backoff;
+use tokio::time::{Duration, Instant};
+
+use super::{Failure, Question, Settled};
+use crate::assembly::Reward;
+use crate::groups::JobId;
+
+/// The questions of one revision.
+#[derive(Debug)]
+pub(super) struct Book {
+    attempts: u32,
+    patience: Duration,
+    backoff: Backoff,
+    /// How many questions each replica takes at once; none while it is away.
+    room: Vec<Option<usize>>,
+    next_id: u64,
+    waiting: VecDeque<Asked>,
+    resting: Vec<(Instant, Asked)>,
+    sent: BTreeMap<u64, Sent>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    question: Question,
+    failed: u32,
+    /// The replica that failed last: another one is tried first.
+    avoid: Option<usize>,
+}
+
+#[derive(Debug)]
+struct Sent {
+    /// None when it was taken back: the replica is busy with it all the same.
+    asked: Option<Asked>,
+    replica: usize,
+    since: Instant,
+}
+
+impl Book {
+    pub(super) fn new(
+        replicas: usize,
+        attempts: u32,
+        patience: Duration,
+        backoff: Backoff,
+    ) -> Self {
+        Self {
+            attempts,
+            patience,
+            backoff,
+            room: vec![None; replicas],
+            next_id: 0,
+            waiting: VecDeque::new(),
+            resting: Vec::new(),
+            sent: BTreeMap::new(),
+        }
+    }
+
+    /// Takes a question in.
+    pub(super) fn ask(&mut self, question: Question) {
+        self.waiting.push_back(Asked { question, failed: 0, avoid: None });
+    }
+
+    /// Takes a job's questions back.
+    pub(super) fn forget(&mut self, job: JobId) {
+        self.waiting.retain(|asked| asked.question.job != job);
+        self.resting.retain(|(_, asked)| asked.question.job != job);
+        for sent in self.sent.values_mut() {
+            sent.asked.take_if(|asked| asked.question.job == job);
+        }
+    }
+
+    /// A replica is there and takes so many questions at once.
+    pub(super) fn up(&mut self, replica: usize, room: usize) {
+        self.room[replica] = Some(room);
+    }
+
+    /// A replica is away: what it left unanswered waits again, in front.
+    pub(super) fn down(&mut self, replica: usize) {
+        self.room[replica] = None;
+        let left = self.take_sent(|sent| sent.replica == replica);
+        let left: Vec<Asked> = left.into_iter().filter_map(|sent| sent.asked).collect();
+        left.into_iter().rev().for_each(|asked| self.waiting.push_front(asked));
+    }
+
+    /// Gives what waits to the replicas with the least to do.
+    pub(super) fn dispatch(&mut self, now: Instant) -> Vec<(usize, ScoreRequest)> {
+        for (_, asked) in self.resting.extract_if(.., |(until, _)| *until <= now) {
+            self.waiting.push_back(asked);
+        }
+        let mut load = vec![0; self.room.len()];
+        self.sent.values().for_each(|sent| load[sent.replica] += 1);
+        let mut requests = Vec::new();
+        while let Some(asked) = self.waiting.pop_front() {
+            let free =
+                (0..load.len()).filter(|r| self.room[*r].is_some_and(|room| load[*r] < room));
+            let Some(replica) = free.min_by_key(|r| (asked.avoid == Some(*r), load[*r])) else {
+                self.waiting.push_front(asked);
+                break;
+            };
+            load[replica] += 1;
+            let id = self.next_id;
+            self.next_id += 1;
+            requests.push((replica, request(id, &asked.question)));
+            self.sent.insert(id, Sent { asked: Some(asked), replica, since: now });
+        }
+        requests
+    }
+
+    /// Takes an answer in; nothing comes of it when the question is asked again, or not known.
+    pub(super) fn answered(
+        &mut self,
+        replica: usize,
+        id: u64,
+        outcome: Result<Reward, Failure>,
+        now: Instant,
+    ) -> Option<Settled> {
+        if self.sent.get(&id).is_none_or(|sent| sent.replica != replica) {
+            return None;
+        }
+        let asked = self.sent.remove(&id)?.asked?;
+        match outcome {
+            Ok(reward) => Some(asked.settled(Ok(reward))),
+            Err(failure) => self.failed(asked, replica, failure, now),
+        }
+    }
+
+    /// Replicas that have had a question for too long. Each counts as hanging: the question failed,
+    /// and the replica is down.
+    pub(super) fn overdue(&mut self, now: Instant) -> (Vec<usize>, Vec<Settled>) {
+        let patience = self.patience;
+        let late = self.take_sent(|sent| now >= sent.since + patience);
+        let mut replicas: Vec<usize> = late.iter().map(|sent| sent.replica).collect();
+        replicas.sort_unstable();
+        replicas.dedup();
+        let settled = late.into_iter().filter_map(|sent| {
+            let failure = Failure {
+                kind: "timed-out".to_owned(),
+                message: format!("expected an answer within {patience:?}, found none"),
+                retryable: true,
+            };
+            self.failed(sent.asked?, sent.replica, failure, now)
+        });
+        let settled = settled.collect();
+        replicas.iter().for_each(|replica| self.down(*replica));
+        (replicas, settled)
+    }
+
+    /// When to look again, if nothing happens before.
+    pub(super) fn wake(&self) -> Option<Instant> {
+        let rested = self.resting.iter().map(|(until, _)| *until);
+        rested.chain(self.sent.values().map(|sent| sent.since + self.patience)).min()
+    }
+
+    /// Questions that have no answer yet.
+    pub(super) fn open(&self) -> usize {
+        let sent = self.sent.values().filter(|sent| sent.asked.is_some());
+        self.waiting.len() + self.resting.len() + sent.count()
+    }
+
+    /// Whether any replica is there.
+    pub(super) fn has_replica(&self) -> bool {
+        self.room.iter().any(Option::is_some)
+    }
+
+    /// Takes out what is with the replicas and fits, in the order in which it was sent.
+    fn take_sent(&mut self, fits: impl Fn(&Sent) -> bool) -> Vec<Sent> {
+        let (taken, left) = std::mem::take(&mut self.sent).into_iter().partition(|(_, s)| fits(s));
+        self.sent = left;
+        let taken: BTreeMap<u64, Sent> = taken;
+        taken.into_values().collect()
+    }
+
+    fn failed(
+        &mut self,
+        mut asked: Asked,
+        replica: usize,
+        failure: Failure,
+        now: Instant,
+    ) -> Option<Settled> {
+        asked.failed += 1;
+        if !failure.retryable || asked.failed >= self.attempts {
+            return Some(asked.settled(Err(failure)));
+        }
+        asked.avoid = Some(replica);
+        self.resting.push((now + self.backoff.delay(asked.failed - 1), asked));
+        None
+    }
+}
+
+impl Asked {
+    fn settled(self, outcome: Result<Reward, Failure>) -> Settled {
+        let Question { job, group, sample, .. } = self.question;
+        Settled { job, group, sample, outcome }
+    }
+}
+
+fn request(id: u64, question: &Question) -> ScoreRequest {
+    ScoreRequest {
+        id,
+        group: question.group,
+        sample: question.sample,
+        completion: question.completion.clone(),
+        example_json: question.example_json.to_string(),
+    }
+}

@@ -1,0 +1,241 @@
+//! Wires the actors, runs them, and ends them in order.
+//!
+//! Invariants: who asks for work stops before who does it, so that what is under way can be
+//! finished; every mailbox holds all that can be under way, so that no two actors wait for each
+//! other's room.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use octet_policy::model::Model;
+use octet_policy::policy::Policy;
+use octet_policy::sampler::Sampler;
+use octet_proto::coordinator::coordinator_client;
+use octet_runtime::CancellationToken;
+use octet_runtime::mailbox::mailbox;
+use octet_runtime::net::Dialer;
+use octet_runtime::supervise::{Context, Kind, Supervisor};
+use octet_runtime::wait::Waits;
+use tokio::sync::watch;
+use tokio::time::Duration;
+
+use crate::config::Config;
+use crate::delivery::Delivery;
+use crate::engine::Engine;
+use crate::error::WorkerError;
+use crate::groups::{Groups, Text};
+use crate::leases::{Leases, Told};
+use crate::peer::Learner;
+use crate::scoring::Scoring;
+use crate::stats::Handle;
+use crate::weights::{Fetcher, Librarian, Local, Shelf};
+
+/// What the session may take beyond the drain, to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(5);
+/// How long those who do the work may take to stop: one step of the engine, above all.
+const STOP: Duration = Duration::from_secs(30);
+
+/// A worker that is ready to run.
+#[derive(Debug)]
+pub struct Worker {
+    config: Arc<Config>,
+    dialer: Dialer,
+    handle: Handle,
+    shelf: Shelf,
+}
+
+/// Runs a worker until the run is complete or `shutdown` is cancelled. See [`Worker`] for a handle.
+///
+/// # Errors
+/// See [`Worker::run`].
+pub async fn run(
+    config: Config,
+    dialer: Dialer,
+    shutdown: CancellationToken,
+) -> Result<(), WorkerError> {
+    Worker::new(config, dialer)?.run(shutdown).await
+}
+
+impl Worker {
+    /// A worker that speaks through `dialer`.
+    ///
+    /// # Errors
+    /// The configuration holds what it cannot.
+    pub fn new(config: Config, dialer: Dialer) -> Result<Self, WorkerError> {
+        config.check()?;
+        let handle = Handle::new(Waits::new());
+        Ok(Self { config: Arc::new(config), dialer, handle, shelf: Shelf::default() })
+    }
+
+    /// Reads the worker's progress while it runs.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// The policy versions that it holds, to be served to others.
+    pub fn shelf(&self) -> Shelf {
+        self.shelf.clone()
+    }
+
+    /// Loads the policy, joins the run, and works until the run is complete or `shutdown` is
+    /// cancelled and what was under way is finished or given back.
+    ///
+    /// # Errors
+    /// What does not pass by waiting; see [`WorkerError`].
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), WorkerError> {
+        let (policy, local) = load(&self.config).await?;
+        self.handle.counters.set_parameters(policy.model.params().count());
+        let supervisor = self.supervisor(policy, local)?;
+        Ok(supervisor.run(shutdown).await?)
+    }
+
+    fn supervisor(self, policy: Policy, local: Local) -> Result<Supervisor, WorkerError> {
+        let Self { config, dialer, handle, shelf } = self;
+        let waits = handle.waits.clone();
+        let completions = config.completions_under_way();
+        let groups = 2 * config.capacity.get() as usize;
+        // Each completion is an event twice, as sampled and as scored; the rest is once a group.
+        let (events, inbox) = mailbox("groups", 2 * completions + 4 * groups + 64);
+        let (to_engine, engine_inbox) = mailbox("engine", 4 * groups + 16);
+        let (to_scoring, scoring_inbox) = mailbox("scoring", completions + groups + 64);
+        let (to_delivery, delivery_inbox) = mailbox("delivery", groups + 16);
+        let (to_librarian, librarian_inbox) = mailbox("weights", 4 * groups + 64);
+        let (to_leases, notes) = mailbox("leases", 4 * groups + 64);
+        let (learner_at, address) = watch::channel(String::new());
+        let (drain, broken) = (CancellationToken::new(), CancellationToken::new());
+
+        let dialled = dialer.dial(&config.coordinator, &config.client);
+        let channel =
+            dialled.map_err(|source| WorkerError::Address { peer: "coordinator", source })?;
+        let learner =
+            Learner::new(Arc::clone(&dialer), config.client.clone(), address, waits.clone());
+        let sampling = config.sampling.with_stop_tokens(policy.stop_tokens());
+
+        let leases = Leases {
+            calls: coordinator_client(channel),
+            notes,
+            told: Told {
+                groups: events.clone(),
+                librarian: to_librarian.clone(),
+                learner: learner_at,
+            },
+            shelf: shelf.clone(),
+            config: Arc::clone(&config),
+            waits: waits.clone(),
+            handle: handle.clone(),
+            drain: drain.clone(),
+        };
+        let hub = Groups {
+            inbox,
+            engine: to_engine,
+            scoring: to_scoring,
+            delivery: to_delivery,
+            librarian: to_librarian,
+            leases: to_leases,
+            shelf: shelf.clone(),
+            text: Text { policy },
+            config: Arc::clone(&config),
+            waits: waits.clone(),
+            handle: handle.clone(),
+            drain,
+            broken: broken.clone(),
+        };
+        let engine = Engine {
+            sampler: Sampler::new(sampling, config.max_rows.get()),
+            inbox: engine_inbox,
+            events: events.clone(),
+            handle: handle.clone(),
+        };
+        let scoring = Scoring {
+            inbox: scoring_inbox,
+            events: events.clone(),
+            dialer,
+            options: config.client.clone(),
+            limits: config.limits,
+            waits: waits.clone(),
+            handle: handle.clone(),
+        };
+        let delivery = Delivery {
+            inbox: delivery_inbox,
+            events: events.clone(),
+            learner: learner.clone(),
+            patience: config.limits.receipt,
+        };
+        let fetcher = Fetcher {
+            learner,
+            limits: config.limits,
+            waits,
+            handle,
+            dtype: config.dtype,
+            device: config.device.clone(),
+            local: Arc::new(local),
+        };
+        let librarian = Librarian { fetcher, shelf, inbox: librarian_inbox, events };
+
+        let once = Once { broken };
+        Ok(Supervisor::new("rollout-worker")
+            .stages([config.drain + GOODBYE, STOP])
+            .actor("leases", Kind::Main, 0, once.start(|stop| leases.run(stop)))
+            .actor("groups", Kind::Essential, 1, once.start(|stop| hub.run(stop)))
+            .actor("engine", Kind::Essential, 1, once.start(|stop| engine.run(stop)))
+            .actor("scoring", Kind::Essential, 1, once.start(|stop| scoring.run(stop)))
+            .actor("delivery", Kind::Essential, 1, once.start(|stop| delivery.run(stop)))
+            .actor("weights", Kind::Essential, 1, once.start(|stop| librarian.run(stop))))
+    }
+}
+
+/// Starts actors that are never started again, and says at once when one has failed.
+struct Once {
+    broken: CancellationToken,
+}
+
+impl Once {
+    fn start<S, F>(
+        &self,
+        start: S,
+    ) -> impl FnMut(
+        Context,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Result<(), WorkerError>> + Send>>
+    + Send
+    + 'static
+    where
+        S: FnOnce(CancellationToken) -> F + Send + 'static,
+        F: Future<Output = Result<(), WorkerError>> + Send + 'static,
+    {
+        let (broken, mut start) = (self.broken.clone(), Some(start));
+        move |context| {
+            let start = start.take().expect("main and essential actors are started once");
+            let (broken, stop) = (broken.clone(), context.stop);
+            let actor = start(stop.clone());
+            Box::pin(async move {
+                match actor.await {
+                    // Whoever it had news for has stopped as well.
+                    Err(WorkerError::Mailbox(closed))
+                        if stop.is_cancelled() && closed.is_consequence() =>
+                    {
+                        Ok(())
+                    }
+                    ended => {
+                        if ended.is_err() {
+                            broken.cancel();
+                        }
+                        ended
+                    }
+                }
+            })
+        }
+    }
+}
+
+/// The policy, and its weights as those that need not be fetched.
+async fn load(config: &Config) -> Result<(Policy, Local), WorkerError> {
+    let (directory, dtype, device) = (config.model.clone(), config.dtype, config.device.clone());
+    let loading = tokio::task::spawn_blocking(move || {
+        let policy = Policy::load(&directory, dtype, &device)?;
+        let model: Model = policy.model.clone();
+        let digest = model.params().digest()?;
+        Ok((policy, Local { model, digest }))
+    });
+    let loaded = loading.await.map_err(|lost| WorkerError::lost("loading the policy", &lost))?;
+    loaded.map_err(WorkerError::Policy)
+}
