@@ -174,10 +174,7 @@ impl Recipe {
     /// # Errors
     /// Names the key, where it was given, and the nearest right one.
     pub fn resolve(file: &Path, overrides: &[String]) -> Result<Self> {
-        let mut layers = Layers::new().file(file)?.environment(std::env::vars())?;
-        for pair in overrides {
-            layers = layers.set(pair)?;
-        }
+        let layers = Layers::new().file(file)?.environment(std::env::vars())?.set(overrides)?;
         let recipe: Self = load(&layers)?;
         recipe.validate(&layers)?;
         Ok(recipe)

@@ -9,9 +9,6 @@ mod open;
 mod report;
 mod serve;
 mod steps;
-mod thread;
-
-pub(crate) use thread::on_thread;
 
 use crate::board::{Board, Handle, Totals};
 use crate::config::{LearnerConfig, Recipe, RunShape};
@@ -20,6 +17,7 @@ use crate::plan::MemoryPlan;
 use crate::service::intake::Rules;
 use crate::spool::Spool;
 use crate::step::trainer::Trainer;
+use crate::thread::on_thread;
 use octet_proto::ConfigDigest;
 use octet_runtime::CancellationToken;
 use octet_runtime::net::{Dialer, Listener};

@@ -26,6 +26,7 @@ pub mod schedule;
 pub mod service;
 pub mod spool;
 pub mod step;
+mod thread;
 pub mod update;
 
 pub use board::{Handle, Totals};

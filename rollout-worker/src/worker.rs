@@ -142,6 +142,7 @@ impl Worker {
         };
         let engine = Engine {
             sampler: Sampler::new(sampling, config.max_rows.get()),
+            completions: config.completions(),
             inbox: engine_inbox,
             events: events.clone(),
             handle: handle.clone(),
@@ -175,13 +176,32 @@ impl Worker {
         let once = Once { broken };
         Ok(Supervisor::new("rollout-worker")
             .stages([config.drain + GOODBYE, STOP])
-            .actor("leases", Kind::Main, 0, once.start(|stop| leases.run(stop)))
-            .actor("groups", Kind::Essential, 1, once.start(|stop| hub.run(stop)))
-            .actor("engine", Kind::Essential, 1, once.start(|stop| engine.run(stop)))
-            .actor("scoring", Kind::Essential, 1, once.start(|stop| scoring.run(stop)))
-            .actor("delivery", Kind::Essential, 1, once.start(|stop| delivery.run(stop)))
-            .actor("weights", Kind::Essential, 1, once.start(|stop| librarian.run(stop))))
+            .actor("leases", Kind::Main, 0, once.start(Role::Session, |stop| leases.run(stop)))
+            .actor("groups", Kind::Essential, 1, once.start(Role::Hand, |stop| hub.run(stop)))
+            .actor("engine", Kind::Essential, 1, once.start(Role::Hand, |stop| engine.run(stop)))
+            .actor("scoring", Kind::Essential, 1, once.start(Role::Hand, |stop| scoring.run(stop)))
+            .actor(
+                "delivery",
+                Kind::Essential,
+                1,
+                once.start(Role::Hand, |stop| delivery.run(stop)),
+            )
+            .actor(
+                "weights",
+                Kind::Essential,
+                1,
+                once.start(Role::Hand, |stop| librarian.run(stop)),
+            ))
     }
+}
+
+/// What it means that an actor has nothing to do any more.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// The run is complete.
+    Session,
+    /// Nothing: it goes on until it is stopped.
+    Hand,
 }
 
 /// Starts actors that are never started again, and says at once when one has failed.
@@ -192,6 +212,7 @@ struct Once {
 impl Once {
     fn start<S, F>(
         &self,
+        role: Role,
         start: S,
     ) -> impl FnMut(
         Context,
@@ -215,11 +236,15 @@ impl Once {
                     {
                         Ok(())
                     }
-                    ended => {
-                        if ended.is_err() {
-                            broken.cancel();
-                        }
-                        ended
+                    Err(error) => {
+                        broken.cancel();
+                        Err(error)
+                    }
+                    Ok(()) if role == Role::Session => Ok(()),
+                    // Nobody is left to give it work: whoever that was is the cause, and not this one.
+                    Ok(()) => {
+                        stop.cancelled().await;
+                        Ok(())
                     }
                 }
             })

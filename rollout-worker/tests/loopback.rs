@@ -252,6 +252,24 @@ async fn a_coordinator_that_forgot_the_worker_gets_its_leases_named_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn coordinator_and_learner_may_go_and_come_back() {
+    let mut world = World::new(1).await;
+    world.learner.book.lock().unwrap().mute = true;
+    world.offer(0, 0);
+    let running = world.start();
+    until("delivered once", || !world.learner.received().is_empty()).await;
+    let places = world.take_down().await;
+    until("the coordinator is missed", || running.waits_for("coordinator")).await;
+    assert!(!running.ended.is_finished());
+    world.learner.book.lock().unwrap().mute = false;
+    world.bring_back(places).await;
+    let handle = running.handle.clone();
+    running.end().await.unwrap();
+    assert_true(&world, &world.delivered(0).unwrap());
+    assert_eq!(handle.totals().groups_sampled, 1, "it was not sampled again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revoked_lease_is_worked_on_no_more() {
     let world = World::new(1).await;
     world.coordinator.endless();

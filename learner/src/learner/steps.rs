@@ -3,10 +3,11 @@
 //! Invariant: a step begins when all of its groups are in the spool, not earlier, and runs on a thread
 //! of its own. A wait that takes too long says which groups are missing, and goes on.
 
-use super::{Patience, on_thread};
+use super::Patience;
 use crate::board::Board;
 use crate::error::LearnerError;
 use crate::step::trainer::{Outcome, Trainer};
+use crate::thread::on_thread;
 use octet_proto::StepIndex;
 use octet_runtime::CancellationToken;
 use std::sync::Arc;

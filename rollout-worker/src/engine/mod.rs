@@ -23,7 +23,7 @@ use crate::stats::Handle;
 
 /// What the engine shall do.
 pub(crate) enum Command {
-    /// Sample a group.
+    /// Sample a group that is not being sampled.
     Sample(Task),
     /// Forget a group, wherever it is.
     Cancel(GroupIndex),
@@ -44,6 +44,8 @@ pub(crate) struct Task {
 /// The engine's parts, before it runs.
 pub(crate) struct Engine {
     pub sampler: Sampler,
+    /// Completions of a group.
+    pub completions: usize,
     pub inbox: Mailbox<Command>,
     pub events: Address<Event>,
     pub handle: Handle,

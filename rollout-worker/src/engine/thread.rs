@@ -22,7 +22,7 @@ pub(super) fn work(
     runtime: &Runtime,
     stop: &CancellationToken,
 ) -> Result<(), WorkerError> {
-    let mut jobs = BTreeMap::new();
+    let mut jobs = Jobs::new();
     let mut prefilled = 0;
     while !stop.is_cancelled() {
         while let Some(command) = engine.inbox.try_receive() {
@@ -45,7 +45,7 @@ pub(super) fn work(
         let sampled = engine.sampler.sampled_tokens();
         engine.handle.counters.engine(sampled, std::mem::take(&mut prefilled), started.elapsed());
         for completion in ended {
-            let Some(job) = jobs.get(&completion.group).copied() else { continue };
+            let Some(job) = take_one(&mut jobs, completion.group) else { continue };
             let event = Event::Sampled { job, completion };
             runtime.block_on(engine.events.send(event, PATIENCE))?;
         }
@@ -53,16 +53,27 @@ pub(super) fn work(
     Ok(())
 }
 
+/// A group's job and how many of its completions have not ended.
+type Jobs = BTreeMap<u64, (JobId, usize)>;
+
+/// Whose completion just ended; a job is forgotten with its last.
+fn take_one(jobs: &mut Jobs, group: u64) -> Option<JobId> {
+    let (job, left) = jobs.get_mut(&group)?;
+    let job = *job;
+    *left -= 1;
+    if *left == 0 {
+        jobs.remove(&group);
+    }
+    Some(job)
+}
+
 impl Engine {
     /// Returns the prompt tokens that a command adds.
-    fn apply(&mut self, command: Command, jobs: &mut BTreeMap<u64, JobId>) -> u64 {
+    fn apply(&mut self, command: Command, jobs: &mut Jobs) -> u64 {
         match command {
             Command::Sample(task) => {
                 let group = task.group.get();
-                // A group given again replaces what was known under its index.
-                if jobs.insert(group, task.job).is_some() {
-                    self.sampler.cancel(group);
-                }
+                jobs.insert(group, (task.job, self.completions));
                 let tokens = task.prompt.len() as u64;
                 let (prompt, model) = (task.prompt, task.model);
                 self.sampler.submit(GroupRequest { group, prompt, model });

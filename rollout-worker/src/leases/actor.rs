@@ -82,6 +82,8 @@ struct Running {
     /// Open while the coordinator is away.
     away: Option<WaitGuard>,
     newest: Option<PolicyVersion>,
+    /// Why there was nothing to lease when it was last asked.
+    waiting_for: String,
     /// Leases to give back.
     giving_back: Vec<LeaseRef>,
     complete: bool,
@@ -107,6 +109,7 @@ impl Leases {
             attempts: Backoff::quick(seed).attempts(),
             away: None,
             newest: None,
+            waiting_for: String::new(),
             giving_back: Vec::new(),
             complete: false,
             drained: false,
@@ -174,7 +177,10 @@ impl Running {
         let may_ask = session.settled && !draining && want > 0 && self.asking.is_none();
         if may_ask && now >= self.retry_at {
             let poll = self.parts.config.limits.poll;
-            let detail = format!("{want} groups from {}", self.parts.config.coordinator);
+            let detail = match self.waiting_for.as_str() {
+                "" => format!("{want} groups"),
+                why => format!("{want} groups; the coordinator waits for {why}"),
+            };
             self.asking = Some(self.parts.waits.enter("lease", detail, poll + PATIENCE));
             self.calls.lease(id, want, poll);
         }
@@ -261,9 +267,7 @@ impl Running {
         if answer.run_complete {
             return self.on_complete().await;
         }
-        if answer.leases.is_empty() {
-            tracing::trace!(waiting_for = answer.waiting_for, "no groups to lease");
-        }
+        self.waiting_for = answer.waiting_for;
         for lease in answer.leases {
             let granted = Granted::try_from(lease)?;
             if draining {
@@ -330,13 +334,24 @@ impl Running {
         }
         let delay = self.attempts.next_delay();
         self.retry_at = Instant::now() + delay;
+        self.beat_at = self.beat_at.max(self.retry_at);
         let coordinator = &self.parts.config.coordinator;
         let error = status.message();
-        tracing::warn!(call, coordinator, error, ?delay, "coordinator call failed; trying again");
         let detail = format!("at {coordinator}: {call}: {error}");
         match &self.away {
-            Some(wait) => wait.detail(detail),
-            None => self.away = Some(self.parts.waits.enter("coordinator", detail, USUAL)),
+            Some(wait) => {
+                tracing::debug!(call, coordinator, error, ?delay, "the coordinator is still away");
+                wait.detail(detail);
+            }
+            None => {
+                tracing::warn!(
+                    call,
+                    coordinator,
+                    error,
+                    "the coordinator is away; going on without it"
+                );
+                self.away = Some(self.parts.waits.enter("coordinator", detail, USUAL));
+            }
         }
     }
 

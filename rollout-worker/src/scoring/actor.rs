@@ -18,9 +18,9 @@ use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::book::Book;
+use super::book::{Answered, Book};
 use super::replica::{Line, News, What};
-use super::{Question, Revision, Settled};
+use super::{Question, Revision};
 use crate::config::Limits;
 use crate::error::WorkerError;
 use crate::groups::{Event, JobId};
@@ -150,13 +150,8 @@ impl Running {
                         "no reward from a replica"
                     );
                 }
-                let failed = outcome.is_err();
-                let settled = desk.book.answered(news.replica, id, outcome, Instant::now());
-                match settled {
-                    Some(settled) => self.settle(settled).await?,
-                    None if failed => self.parts.handle.counters.reward_retried(),
-                    None => {}
-                }
+                let answered = desk.book.answered(news.replica, id, outcome, Instant::now());
+                self.act_on(answered).await?;
             }
         }
         Ok(())
@@ -164,12 +159,12 @@ impl Running {
 
     async fn on_time(&mut self) -> Result<(), WorkerError> {
         let now = Instant::now();
-        let mut all_settled = Vec::new();
+        let mut all_failed = Vec::new();
         let numbers: Vec<RevisionNumber> = self.desks.keys().copied().collect();
         for number in numbers {
             let Some(desk) = self.desks.get_mut(&number) else { continue };
-            let (hanging, settled) = desk.book.overdue(now);
-            all_settled.extend(settled);
+            let (hanging, failed) = desk.book.overdue(now);
+            all_failed.extend(failed);
             let revision = Arc::clone(&desk.revision);
             for replica in hanging {
                 let endpoint = &revision.endpoints[replica];
@@ -184,8 +179,8 @@ impl Running {
                 }
             }
         }
-        for settled in all_settled {
-            self.settle(settled).await?;
+        for failed in all_failed {
+            self.act_on(failed).await?;
         }
         Ok(())
     }
@@ -227,8 +222,17 @@ impl Running {
         OpenLine { number, questions: None, _task: AbortOnDropHandle::new(task) }
     }
 
-    async fn settle(&self, settled: Settled) -> Result<(), WorkerError> {
-        Ok(self.parts.events.send(Event::Scored(settled), PATIENCE).await?)
+    async fn act_on(&self, answered: Answered) -> Result<(), WorkerError> {
+        match answered {
+            Answered::Settled(settled) => {
+                Ok(self.parts.events.send(Event::Scored(settled), PATIENCE).await?)
+            }
+            Answered::Again => {
+                self.parts.handle.counters.reward_retried();
+                Ok(())
+            }
+            Answered::Unknown => Ok(()),
+        }
     }
 }
 

@@ -43,6 +43,17 @@ struct Sent {
     since: Instant,
 }
 
+/// What came of an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Answered {
+    /// The question has its outcome.
+    Settled(Settled),
+    /// It failed, and is asked again.
+    Again,
+    /// It was taken back, or is with another replica by now.
+    Unknown,
+}
+
 impl Book {
     pub(super) fn new(
         replicas: usize,
@@ -113,43 +124,45 @@ impl Book {
         requests
     }
 
-    /// Takes an answer in; nothing comes of it when the question is asked again, or not known.
+    /// Takes an answer in.
     pub(super) fn answered(
         &mut self,
         replica: usize,
         id: u64,
         outcome: Result<Reward, Failure>,
         now: Instant,
-    ) -> Option<Settled> {
+    ) -> Answered {
         if self.sent.get(&id).is_none_or(|sent| sent.replica != replica) {
-            return None;
+            return Answered::Unknown;
         }
-        let asked = self.sent.remove(&id)?.asked?;
+        let Some(asked) = self.sent.remove(&id).and_then(|sent| sent.asked) else {
+            return Answered::Unknown;
+        };
         match outcome {
-            Ok(reward) => Some(asked.settled(Ok(reward))),
+            Ok(reward) => Answered::Settled(asked.settled(Ok(reward))),
             Err(failure) => self.failed(asked, replica, failure, now),
         }
     }
 
     /// Replicas that have had a question for too long. Each counts as hanging: the question failed,
     /// and the replica is down.
-    pub(super) fn overdue(&mut self, now: Instant) -> (Vec<usize>, Vec<Settled>) {
+    pub(super) fn overdue(&mut self, now: Instant) -> (Vec<usize>, Vec<Answered>) {
         let patience = self.patience;
         let late = self.take_sent(|sent| now >= sent.since + patience);
         let mut replicas: Vec<usize> = late.iter().map(|sent| sent.replica).collect();
         replicas.sort_unstable();
         replicas.dedup();
-        let settled = late.into_iter().filter_map(|sent| {
+        let failed = late.into_iter().filter_map(|sent| {
             let failure = Failure {
                 kind: "timed-out".to_owned(),
                 message: format!("expected an answer within {patience:?}, found none"),
                 retryable: true,
             };
-            self.failed(sent.asked?, sent.replica, failure, now)
+            Some(self.failed(sent.asked?, sent.replica, failure, now))
         });
-        let settled = settled.collect();
+        let failed = failed.collect();
         replicas.iter().for_each(|replica| self.down(*replica));
-        (replicas, settled)
+        (replicas, failed)
     }
 
     /// When to look again, if nothing happens before.
@@ -183,14 +196,14 @@ impl Book {
         replica: usize,
         failure: Failure,
         now: Instant,
-    ) -> Option<Settled> {
+    ) -> Answered {
         asked.failed += 1;
         if !failure.retryable || asked.failed >= self.attempts {
-            return Some(asked.settled(Err(failure)));
+            return Answered::Settled(asked.settled(Err(failure)));
         }
         asked.avoid = Some(replica);
         self.resting.push((now + self.backoff.delay(asked.failed - 1), asked));
-        None
+        Answered::Again
     }
 }
 

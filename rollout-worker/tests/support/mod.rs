@@ -6,6 +6,7 @@ pub mod learner;
 pub mod model;
 pub mod reward;
 
+use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use octet_runtime::CancellationToken;
 use octet_runtime::net::{Exposure, Tcp, bind, serve};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::DropGuard;
 use tonic::transport::server::Router;
 
 use coordinator::Coordinator;
@@ -42,7 +44,16 @@ pub struct World {
     pub rewards: Vec<Reward>,
     pub revision: RewardRevision,
     pub config: Config,
-    servers: CancellationToken,
+    coordinator_up: Option<Up>,
+    learner_up: Option<Up>,
+    reward_up: Vec<Up>,
+}
+
+/// A server that runs; gone when it is dropped.
+pub struct Up {
+    address: SocketAddr,
+    stop: DropGuard,
+    served: JoinHandle<()>,
 }
 
 /// A worker that runs.
@@ -55,33 +66,51 @@ pub struct Running {
 impl World {
     /// With so many reward replicas.
     pub async fn new(replicas: usize) -> Self {
-        let servers = CancellationToken::new();
         let model = ModelDirectory::new();
         let learner = Learner::new(&model);
-        let services = server(KeepAlive::default())
-            .add_service(learner_server(learner.clone()))
-            .add_service(weights_server(learner.clone()));
-        let learner_at = start(services, &servers).await;
-        let mut rewards = Vec::new();
-        let mut endpoints = Vec::new();
+        let learner_up = start(learner_router(&learner), None).await;
+        let (mut rewards, mut reward_up) = (Vec::new(), Vec::new());
         for _ in 0..replicas {
             let reward = Reward::default();
             let service = server(KeepAlive::default()).add_service(reward_server(reward.clone()));
-            endpoints.push(start(service, &servers).await);
+            reward_up.push(start(service, None).await);
             rewards.push(reward);
         }
-        let coordinator = Coordinator::new(learner_at, learner.clone());
-        let service =
-            server(KeepAlive::default()).add_service(coordinator_server(coordinator.clone()));
-        let coordinator_at = start(service, &servers).await;
-        let config = config(coordinator_at, &model);
+        let coordinator = Coordinator::new(learner_up.endpoint(), learner.clone());
+        let coordinator_up = start(coordinator_router(&coordinator), None).await;
+        let config = config(coordinator_up.endpoint(), &model);
         let revision = RewardRevision {
             number: 1,
             name: "scripted".to_owned(),
             digest: DIGEST.to_owned(),
-            endpoints,
+            endpoints: reward_up.iter().map(Up::endpoint).collect(),
         };
-        Self { model, coordinator, learner, rewards, revision, config, servers }
+        let (coordinator_up, learner_up) = (Some(coordinator_up), Some(learner_up));
+        Self {
+            model,
+            coordinator,
+            learner,
+            rewards,
+            revision,
+            config,
+            coordinator_up,
+            learner_up,
+            reward_up,
+        }
+    }
+
+    /// Ends the learner and the coordinator; says where they were.
+    pub async fn take_down(&mut self) -> (SocketAddr, SocketAddr) {
+        let learner = self.learner_up.take().unwrap().down().await;
+        (learner, self.coordinator_up.take().unwrap().down().await)
+    }
+
+    /// Both are there again, and the coordinator knows nobody.
+    pub async fn bring_back(&mut self, (learner, coordinator): (SocketAddr, SocketAddr)) {
+        self.coordinator.forget();
+        self.learner_up = Some(start(learner_router(&self.learner), Some(learner)).await);
+        let router = coordinator_router(&self.coordinator);
+        self.coordinator_up = Some(start(router, Some(coordinator)).await);
     }
 
     /// Offers a group to whoever asks.
@@ -111,10 +140,26 @@ impl World {
     }
 }
 
-impl Drop for World {
-    fn drop(&mut self) {
-        self.servers.cancel();
+impl Up {
+    fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
     }
+
+    async fn down(self) -> SocketAddr {
+        drop(self.stop);
+        self.served.await.unwrap();
+        self.address
+    }
+}
+
+fn learner_router(learner: &Learner) -> Router {
+    server(KeepAlive::default())
+        .add_service(learner_server(learner.clone()))
+        .add_service(weights_server(learner.clone()))
+}
+
+fn coordinator_router(coordinator: &Coordinator) -> Router {
+    server(KeepAlive::default()).add_service(coordinator_server(coordinator.clone()))
 }
 
 impl Running {
@@ -143,11 +188,15 @@ pub async fn until(what: &str, mut so: impl FnMut() -> bool) {
     timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("in vain: {what}"));
 }
 
-async fn start(router: Router, stop: &CancellationToken) -> String {
-    let listener = bind(([127, 0, 0, 1], 0).into(), Exposure::Loopback).await.unwrap();
-    let (endpoint, stop) = (listener.endpoint(), stop.clone());
-    tokio::spawn(serve("scripted", router, listener.incoming(), stop, Duration::ZERO));
-    endpoint
+async fn start(router: Router, address: Option<SocketAddr>) -> Up {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let listener = bind(address.unwrap_or(any), Exposure::Loopback).await.unwrap();
+    let (address, stop) = (listener.address(), CancellationToken::new());
+    let serving = serve("scripted", router, listener.incoming(), stop.clone(), Duration::ZERO);
+    let served = tokio::spawn(async move {
+        serving.await.unwrap();
+    });
+    Up { address, stop: stop.drop_guard(), served }
 }
 
 fn config(coordinator: String, model: &ModelDirectory) -> Config {

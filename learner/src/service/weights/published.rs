@@ -6,7 +6,7 @@
 
 use super::WeightsError;
 use bytes::Bytes;
-use candle_core::{DType, Device, Result};
+use candle_core::{DType, Device};
 use octet_policy::config::ModelConfig;
 use octet_policy::model::{Model, Params, bytes, from_bytes};
 use octet_proto::PolicyVersion;
@@ -36,7 +36,7 @@ impl Published {
     ///
     /// # Errors
     /// The weights are of a type that has no byte form.
-    pub fn new(version: PolicyVersion, params: &Params) -> Result<Self> {
+    pub fn new(version: PolicyVersion, params: &Params) -> candle_core::Result<Self> {
         let dtype = params.tensors().first().map_or(DType::F32, |tensor| tensor.dtype());
         let name = match dtype {
             DType::BF16 => "BF16",
@@ -86,14 +86,14 @@ impl Published {
     }
 
     /// The weights as a model on the CPU again.
-    pub(crate) fn model(&self, config: &ModelConfig) -> Result<Model> {
+    pub(crate) fn model(&self, config: &ModelConfig) -> candle_core::Result<Model> {
         let mut at = 0;
         let tensors = config.tensor_specs().into_iter().map(|spec| {
             let from = at;
             at += spec.len() * self.dtype.size_in_bytes();
             from_bytes(&self.chunk(from as u64, at - from), self.dtype, &spec.shape, &Device::Cpu)
         });
-        let tensors = tensors.collect::<Result<Vec<_>>>()?;
+        let tensors = tensors.collect::<candle_core::Result<Vec<_>>>()?;
         Model::new(config.clone(), Params::new(config, tensors)?)
     }
 }

@@ -1,0 +1,112 @@
+//! A run is a pure function of its configuration: stopped, resumed, on one thread or two, with groups
+//! in any order, it makes the same weights to the bit.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use octet_learner::LearnerConfig;
+use octet_learner::group::ScoredGroup;
+use octet_learner::metrics::{StepMetrics, Timing, read};
+use octet_learner::spool::Spool;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+use support::{STEPS, Setup, World, recipe, worker};
+
+fn setups() -> [(&'static str, Setup); 3] {
+    let of = |change: &dyn Fn(&mut LearnerConfig)| {
+        let mut recipe = recipe();
+        change(&mut recipe);
+        Setup { recipe, threads: NonZeroUsize::new(1) }
+    };
+    [
+        ("on-policy", of(&|_| ())),
+        ("lag", of(&|r| r.lag = 1)),
+        ("kl", of(&|r| (r.kl_beta, r.check_inert) = (0.1, true))),
+    ]
+}
+
+/// All that is a function of the configuration.
+fn history(run: &Path) -> Vec<StepMetrics> {
+    let mut records = read(&run.join("metrics.jsonl")).unwrap();
+    records.iter_mut().for_each(|record| record.timing = Timing::default());
+    records
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resumed_run_makes_the_same_weights() {
+    let world = World::new();
+    for (name, setup) in setups() {
+        let whole = world.run(&format!("{name}-whole"), &setup, STEPS).await.unwrap();
+        assert!(whole.complete && whole.committed_steps == STEPS, "{whole:?}");
+        assert_eq!(whole.totals.logprob_gap_max, 0.0, "{name}");
+        assert_eq!(whole.totals.steps, STEPS);
+        let expected = history(&world.run_directory(&format!("{name}-whole")));
+        assert_eq!(expected.len() as u64, STEPS);
+        assert!(expected.iter().all(|step| step.gradient_norm > 0.0), "{name}");
+
+        let cut = format!("{name}-cut");
+        let half = world.run(&cut, &setup, 2).await.unwrap();
+        assert!(!half.complete && half.committed_steps == 2, "{half:?}");
+        assert_ne!(half.weights_digest, whole.weights_digest);
+        let rest = world.run(&cut, &setup, STEPS).await.unwrap();
+        assert_eq!(rest.totals.steps, 2, "{name}: two steps were committed before");
+        assert_eq!(rest.weights_digest, whole.weights_digest, "{name}");
+        assert_eq!(history(&world.run_directory(&cut)), expected, "{name}");
+
+        // A complete run that is resumed has nothing to do.
+        let again = world.run(&cut, &setup, STEPS).await.unwrap();
+        assert_eq!((again.totals.steps, again.weights_digest), (0, whole.weights_digest));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_died_between_spool_and_commit_goes_on_from_the_spool() {
+    let world = World::new();
+    let [(_, setup), ..] = setups();
+    let whole = world.run("whole", &setup, STEPS).await.unwrap();
+    let half = world.run("cut", &setup, 2).await.unwrap();
+    // All groups of the next step are durable, one of them was told to nobody, and nothing of the
+    // step is committed.
+    let mut model = octet_policy::policy::Policy::load(
+        &half.weights,
+        candle_core::DType::F32,
+        &candle_core::Device::Cpu,
+    )
+    .unwrap()
+    .model;
+    model.freeze().unwrap();
+    let groups = worker::sample(&Arc::new(model), 2, worker::groups(2));
+    let groups: Vec<ScoredGroup> = groups.into_iter().map(|g| g.try_into().unwrap()).collect();
+    Spool::open(&world.run_directory("cut").join("spool.sqlite")).unwrap().append(&groups).unwrap();
+    // And what a crash leaves half-made.
+    let leftover = world.run_directory("cut").join("checkpoints/.tmp-step-000003");
+    std::fs::create_dir(&leftover).unwrap();
+    std::fs::write(leftover.join("model.safetensors"), "half").unwrap();
+
+    let rest = world.run("cut", &setup, STEPS).await.unwrap();
+    assert_eq!(rest.weights_digest, whole.weights_digest);
+    assert_eq!(history(&world.run_directory("cut")), history(&world.run_directory("whole")));
+    // What is left is a Hugging Face directory that loads, tokenizer and template included.
+    let loaded = octet_policy::policy::Policy::load(
+        &rest.weights,
+        candle_core::DType::F32,
+        &candle_core::Device::Cpu,
+    );
+    let digest = loaded.unwrap().model.params().digest().unwrap();
+    assert_eq!(digest.to_hex().as_str(), rest.weights_digest);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_number_of_threads_changes_no_bit() {
+    let world = World::new();
+    let [(_, one), ..] = setups();
+    let two = Setup { threads: NonZeroUsize::new(2), ..one.clone() };
+    let [one, two] = [
+        world.run("one", &one, STEPS).await.unwrap(),
+        world.run("two", &two, STEPS).await.unwrap(),
+    ];
+    assert_eq!(one.weights_digest, two.weights_digest);
+    assert!(one.totals.flops > 0.0 && one.totals.flops == two.totals.flops);
+    assert_eq!(one.totals.learned_tokens, two.totals.learned_tokens);
+}
