@@ -61,7 +61,8 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         stop_tokens: policy.stop_tokens(),
     };
     let bar = Screen::new().bar("evaluating", (rows.len() * args.completions) as u64);
-    let mut outcomes = evaluate(&policy, &rows, &*function, sampling, |n| bar.set_position(n as u64))?;
+    let mut outcomes =
+        evaluate(&policy, &rows, &*function, sampling, |n| bar.set_position(n as u64))?;
     bar.finish_and_clear();
     let report = Report::new(&outcomes);
     if args.json {

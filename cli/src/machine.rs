@@ -2,7 +2,6 @@
 
 use octet_policy::kernel::gemm::{Mat, Rhs, Start, gemm};
 use octet_policy::kernel::panels::Panels;
-use octet_policy::config::ModelConfig;
 use std::time::{Duration, Instant};
 
 /// Side of the product that is measured.
@@ -21,16 +20,4 @@ pub fn gflops() -> f64 {
         best = best.min(start.elapsed());
     }
     2.0 * (SIDE as f64).powi(3) / best.as_secs_f64() / 1e9
-}
-
-/// Necessary floating-point operations of one token's forward pass that sees `context` positions:
-/// two for each weight of a matrix, and attention's two products. The head is counted where `head`.
-pub fn forward_flops(config: &ModelConfig, context: f64, head: bool) -> f64 {
-    let hidden = config.hidden_size as f64;
-    let queries = (config.num_attention_heads * config.head_dim) as f64;
-    let keys = (config.num_key_value_heads * config.head_dim) as f64;
-    let inner = config.intermediate_size as f64;
-    let layer = 2.0 * hidden * (2.0 * queries + 2.0 * keys + 3.0 * inner) + 4.0 * queries * context;
-    let head = if head { 2.0 * hidden * config.vocab_size as f64 } else { 0.0 };
-    layer * config.num_hidden_layers as f64 + head
 }

@@ -55,11 +55,13 @@ where
         behaviour("refuse", RGBColor(44, 160, 44)),
     ];
     chart(&parts[0], "mean reward of sampled completions", rewards, Some((0.0, 1.0)))?;
-    let entropy = curve("nats per token", RGBColor(148, 103, 189), &|s| Some(s.rollout.entropy_estimate));
+    let entropy =
+        curve("nats per token", RGBColor(148, 103, 189), &|s| Some(s.rollout.entropy_estimate));
     chart(&parts[1], "entropy", vec![entropy], None)?;
     let norm = curve("before clipping", RGBColor(214, 39, 40), &|s| Some(s.gradient_norm));
     chart(&parts[2], "gradient norm", vec![norm], None)?;
-    let length = curve("tokens", RGBColor(140, 86, 75), &|s| Some(s.rollout.completion_length_mean));
+    let length =
+        curve("tokens", RGBColor(140, 86, 75), &|s| Some(s.rollout.completion_length_mean));
     chart(&parts[3], "completion length", vec![length], None)?;
     area.present()?;
     Ok(())

@@ -6,8 +6,8 @@
 use anyhow::{Context, Result};
 use octet_learner::{LearnerConfig, RunShape};
 use octet_policy::kernel::head::Shaping;
-use octet_rollout_worker::SamplingSettings;
 use octet_proto::ConfigDigest;
+use octet_rollout_worker::SamplingSettings;
 use octet_runtime::config::{Layers, digest, load};
 use serde::{Deserialize, Serialize};
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
@@ -58,6 +58,8 @@ pub struct Run {
 pub struct ModelSource {
     /// A Hugging Face directory.
     pub path: PathBuf,
+    /// A `config.json` that says what shape the directory will have, for `--plan` before it is there.
+    pub shape: Option<PathBuf>,
     /// "f32", or "bf16" on a GPU.
     pub dtype: String,
     /// "cpu", or "cuda:0".
@@ -130,7 +132,12 @@ impl Default for Run {
 
 impl Default for ModelSource {
     fn default() -> Self {
-        Self { path: "assets/policy".into(), dtype: "f32".into(), device: "cpu".into() }
+        Self {
+            path: "assets/policy".into(),
+            shape: None,
+            dtype: "f32".into(),
+            device: "cpu".into(),
+        }
     }
 }
 
@@ -186,12 +193,27 @@ impl Recipe {
         let rules: [(&str, bool, &str, String); 8] = [
             ("run.epochs", self.run.epochs > 0.0, "more than 0", self.run.epochs.to_string()),
             ("run.steps", self.run.steps != Some(0), "at least 1", "0".into()),
-            ("sampling.completions", s.completions >= 2, "at least 2: advantages compare the completions of a group", s.completions.to_string()),
-            ("sampling.temperature", s.temperature > 0.0, "more than 0: a greedy policy has nothing to compare", s.temperature.to_string()),
+            (
+                "sampling.completions",
+                s.completions >= 2,
+                "at least 2: advantages compare the completions of a group",
+                s.completions.to_string(),
+            ),
+            (
+                "sampling.temperature",
+                s.temperature > 0.0,
+                "more than 0: a greedy policy has nothing to compare",
+                s.temperature.to_string(),
+            ),
             ("sampling.top_p", s.top_p > 0.0 && s.top_p <= 1.0, "from 0 to 1", s.top_p.to_string()),
             ("sampling.max_tokens", s.max_tokens > 0, "at least 1", s.max_tokens.to_string()),
             ("workers.count", self.workers.count > 0, "at least 1", self.workers.count.to_string()),
-            ("workers.rows", self.workers.rows >= s.completions, "at least sampling.completions", self.workers.rows.to_string()),
+            (
+                "workers.rows",
+                self.workers.rows >= s.completions,
+                "at least sampling.completions",
+                self.workers.rows.to_string(),
+            ),
         ];
         for (key, holds, expected, found) in rules {
             if !holds {
@@ -259,6 +281,7 @@ impl Recipe {
         stripped.evaluation = Evaluation::default();
         stripped.data.held_out = PathBuf::new();
         stripped.model.path = PathBuf::from(weights);
+        stripped.model.shape = None;
         let rows = std::fs::read(&self.data.train)
             .with_context(|| format!("reading {}", self.data.train.display()))?;
         stripped.data.train = PathBuf::from(blake3::hash(&rows).to_hex().to_string());

@@ -36,7 +36,11 @@ fn workers_threads_and_kills_change_no_bit() {
             continue;
         }
         let resume = ["train", "--resume", out.to_str().unwrap()].map(str::to_owned);
-        assert_eq!(digest(&train(&resume, &out)), expected, "killed at {share} of the run and resumed");
+        assert_eq!(
+            digest(&train(&resume, &out)),
+            expected,
+            "killed at {share} of the run and resumed"
+        );
     }
 }
 

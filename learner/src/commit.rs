@@ -58,6 +58,11 @@ pub struct StepCommit<'a> {
     pub optimizer: &'a AdamW,
 }
 
+/// Where a run has the commit of that number.
+pub fn directory(run: &Path, step: u64) -> PathBuf {
+    run.join(FOLDER).join(format!("{PREFIX}{step:06}"))
+}
+
 impl Checkpoints {
     /// Takes the checkpoints of a run directory into possession, and removes what a crash left
     /// half-made.

@@ -52,7 +52,9 @@ fn a_packed_group_equals_its_separate_sequences() {
         close(&together, &apart, 1e-5, name);
         for (i, spec) in packed.specs().iter().enumerate() {
             let separate = separate.read(i, <[f32]>::to_vec).unwrap();
-            packed.read(i, |p| close(p, &separate, 1e-5, &format!("{name} {}", spec.name))).unwrap();
+            packed
+                .read(i, |p| close(p, &separate, 1e-5, &format!("{name} {}", spec.name)))
+                .unwrap();
         }
     }
 }
@@ -64,7 +66,8 @@ fn log_probs_do_not_depend_on_other_groups_or_on_threads() {
         let alone = model.log_probs(&[group(5)], Shaping::default()).unwrap();
         let crowd = [group(1), group(5), group(9)];
         for threads in [1, 2, 3] {
-            let all = with_threads(threads, || model.log_probs(&crowd, Shaping::default()).unwrap());
+            let all =
+                with_threads(threads, || model.log_probs(&crowd, Shaping::default()).unwrap());
             let n = alone.logprobs.len();
             assert_eq!(&all.logprobs[n..2 * n], &alone.logprobs[..], "{name}, {threads} threads");
         }
@@ -115,7 +118,11 @@ fn gradients_pass_finite_differences() {
             let expected = (&grads.tensors()[i] * &direction).unwrap().sum_all().unwrap();
             let expected = expected.to_scalar::<f64>().unwrap();
             let error = (measured - expected).abs() / expected.abs().max(1e-6);
-            assert!(error < 2e-2, "{name} {}: {measured} against {expected}", grads.specs()[i].name);
+            assert!(
+                error < 2e-2,
+                "{name} {}: {measured} against {expected}",
+                grads.specs()[i].name
+            );
         }
     }
 }

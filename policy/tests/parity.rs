@@ -13,11 +13,14 @@ use octet_policy::model::{Keep, Params};
 #[test]
 fn logits_agree_with_transformers() {
     for name in MODELS {
-        let (model, cases, file) = (load(name, DType::F32), cases(name), tensors(name, "logits.safetensors"));
-        let sequences: Vec<Vec<u32>> = cases["sequences"].as_array().unwrap().iter().map(ids).collect();
+        let (model, cases, file) =
+            (load(name, DType::F32), cases(name), tensors(name, "logits.safetensors"));
+        let sequences: Vec<Vec<u32>> =
+            cases["sequences"].as_array().unwrap().iter().map(ids).collect();
         // Packed together: what one computes must not touch the other.
         let packed = PackedGroups::prompts(sequences.iter().map(Vec::as_slice));
-        let ours = model.all_logits(&packed).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let ours =
+            model.all_logits(&packed).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let theirs: Vec<f32> =
             (0..sequences.len()).flat_map(|i| file.f32(&format!("logits.{i}")).unwrap()).collect();
         assert_eq!(ours.len(), theirs.len(), "{name}");
@@ -61,8 +64,13 @@ fn log_probs_and_gradients_agree_with_transformers() {
             grads
                 .read(i, |ours| {
                     let scale = theirs.iter().fold(1e-3f32, |m, x| m.max(x.abs()));
-                    let worst = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-                    assert!(worst < 2e-4 * scale, "{name} {}: off by {worst:e} of {scale:e}", spec.name);
+                    let worst =
+                        ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                    assert!(
+                        worst < 2e-4 * scale,
+                        "{name} {}: off by {worst:e} of {scale:e}",
+                        spec.name
+                    );
                     assert!(ours.iter().any(|x| *x != 0.0), "{name} {}: no gradient", spec.name);
                 })
                 .unwrap();

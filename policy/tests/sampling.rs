@@ -54,7 +54,11 @@ fn the_learner_finds_the_samplers_log_probs_to_the_bit() {
             let groups: Vec<GroupTokens> = (0..3)
                 .map(|g| GroupTokens {
                     prefix: prompt(g),
-                    suffixes: completions.iter().filter(|c| c.group == g).map(|c| c.tokens.clone()).collect(),
+                    suffixes: completions
+                        .iter()
+                        .filter(|c| c.group == g)
+                        .map(|c| c.tokens.clone())
+                        .collect(),
                 })
                 .collect();
             let recorded: Vec<u32> =
@@ -78,7 +82,11 @@ fn a_group_does_not_depend_on_its_company_or_on_threads() {
             let all = with_threads(threads, || sample(&model, groups, rows, SHAPINGS[0]));
             assert_eq!(all.len(), 8 * groups.len());
             let found: Vec<&Completion> = all.iter().filter(|c| c.group == 3).collect();
-            assert_eq!(found, alone.iter().collect::<Vec<_>>(), "{name} {groups:?} {rows} {threads}");
+            assert_eq!(
+                found,
+                alone.iter().collect::<Vec<_>>(),
+                "{name} {groups:?} {rows} {threads}"
+            );
         }
     }
 }
@@ -87,7 +95,10 @@ fn a_group_does_not_depend_on_its_company_or_on_threads() {
 fn completions_end_at_stop_tokens_or_at_the_limit() {
     let model = frozen("qwen2-tied");
     let all = sample(&model, &[0, 1, 2, 3], 32, SHAPINGS[0]);
-    assert!(all.iter().any(|c| c.finish == Finish::Stop) && all.iter().any(|c| c.finish == Finish::Length));
+    assert!(
+        all.iter().any(|c| c.finish == Finish::Stop)
+            && all.iter().any(|c| c.finish == Finish::Length)
+    );
     for c in &all {
         let stop = |t: &u32| [7, 11, 200].contains(t);
         let (last, before) = c.tokens.split_last().unwrap();

@@ -87,9 +87,19 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:10}  {:>5}  {:>22}  {:>22}", "", "rows", "accuracy (95 %)", "reward (95 %)")?;
+        writeln!(
+            f,
+            "{:10}  {:>5}  {:>22}  {:>22}",
+            "", "rows", "accuracy (95 %)", "reward (95 %)"
+        )?;
         for (name, score) in self.rows() {
-            writeln!(f, "{name:10}  {:>5}  {:>22}  {:>22}", score.completions, share(score), mean(score))?;
+            writeln!(
+                f,
+                "{name:10}  {:>5}  {:>22}  {:>22}",
+                score.completions,
+                share(score),
+                mean(score)
+            )?;
         }
         Ok(())
     }

@@ -11,11 +11,11 @@ use anyhow::{Context, Result};
 use octet_coordinator::{Coordinator, JOURNAL_FILE, JoinToken, Reward, RunPlan, Timing};
 use octet_learner::Learner;
 use octet_proto::transport::ClientOptions;
+use octet_reward_service::ServiceSettings;
 use octet_rollout_worker::{Limits, OnRewardFailure, Worker};
 use octet_runtime::net::{Dialer, Exposure, Listener, Tcp, bind};
 use octet_runtime::shutdown;
 use octet_runtime::supervise::{Kind, Supervisor};
-use octet_reward_service::ServiceSettings;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -131,7 +131,9 @@ async fn serve(
         let taken = coordinator.take();
         async move {
             match taken {
-                Some((c, at)) => c.serve(at.incoming(), context.stop).await.map_err(anyhow::Error::from),
+                Some((c, at)) => {
+                    c.serve(at.incoming(), context.stop).await.map_err(anyhow::Error::from)
+                }
                 None => Err(started_twice("coordinator")),
             }
         }

@@ -109,7 +109,8 @@ impl RunDirectory {
         let path = self.join("run.json");
         match std::fs::read(&path) {
             Ok(text) => Ok(Some(
-                serde_json::from_slice(&text).with_context(|| format!("reading {}", path.display()))?,
+                serde_json::from_slice(&text)
+                    .with_context(|| format!("reading {}", path.display()))?,
             )),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e).with_context(|| format!("reading {}", path.display())),
@@ -132,6 +133,8 @@ impl RunDirectory {
             return Ok(None);
         }
         let text = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-        Ok(Some(serde_json::from_slice(&text).with_context(|| format!("reading {}", path.display()))?))
+        Ok(Some(
+            serde_json::from_slice(&text).with_context(|| format!("reading {}", path.display()))?,
+        ))
     }
 }

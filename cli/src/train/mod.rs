@@ -18,9 +18,11 @@ use octet_dataset::Example;
 use octet_policy::kernel::head::Shaping;
 use octet_policy::policy::Policy;
 use octet_policy::sampler::Sampling;
+use octet_runtime::telemetry::{self, LogOptions};
 use progress::Screen;
 use setup::Setup;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 use summary::Summary;
 
@@ -43,8 +45,11 @@ pub struct TrainArgs {
     /// Rollout workers in this process. Their number changes no bit of the result.
     #[arg(long)]
     workers: Option<usize>,
+    /// Resolve and validate the recipe, print it with its memory plan, and stop there. Needs no weights.
+    #[arg(long)]
+    plan: bool,
     /// Go on with a run that was stopped or killed.
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["recipe", "out", "set"])]
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["recipe", "out", "set", "plan"])]
     resume: Option<PathBuf>,
 }
 
@@ -53,17 +58,18 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     let begin = Instant::now();
     let resumed = args.resume.is_some();
     let mut directory = RunDirectory::choose(args.resume.as_deref().or(args.out.as_deref()), "");
-    let mut recipe = if resumed {
-        directory.recipe()?
-    } else {
-        Recipe::resolve(&args.recipe, &args.set)?
-    };
+    let mut recipe =
+        if resumed { directory.recipe()? } else { Recipe::resolve(&args.recipe, &args.set)? };
     if let Some(count) = args.workers {
         anyhow::ensure!(count > 0, "--workers: expected at least 1, found 0");
         recipe.workers.count = count;
     }
     if args.resume.is_none() && args.out.is_none() {
         directory = RunDirectory::choose(None, &recipe.run.name);
+    }
+    if args.plan {
+        screen::say(setup::plan(&recipe)?);
+        return Ok(());
     }
     let setup = Setup::new(recipe, &directory)?;
     let identity = if resumed {
@@ -73,6 +79,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         setup.identity.clone()
     };
     let screen = Screen::new();
+    log(&screen, &directory)?;
     setup.introduce(&screen, &directory);
     let machine_gflops = machine::gflops();
 
@@ -123,6 +130,16 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     Ok(())
 }
 
+/// Warnings go to the screen between the bars, and to the run's log.
+fn log(screen: &Screen, directory: &RunDirectory) -> Result<()> {
+    let bars = screen.bars();
+    let mut options = LogOptions::from_environment();
+    options.filter.get_or_insert_with(|| "warn".into());
+    options.file = Some(directory.join("log.jsonl"));
+    options.around_write = Some(Arc::new(move |write| bars.suspend(write)));
+    Ok(telemetry::init(&options)?)
+}
+
 impl Setup {
     /// Scores a policy on the held-out set; `None` where evaluation is disabled.
     fn evaluate(&self, screen: &Screen, when: &str, policy: &Policy) -> Result<Option<Report>> {
@@ -139,8 +156,9 @@ impl Setup {
             stop_tokens: policy.stop_tokens(),
         };
         let bar = screen.bar(when, (rows.len() * keys.completions) as u64);
-        let outcomes = evaluate(policy, rows, &*self.function, sampling, |n| bar.set_position(n as u64))
-            .context("evaluating the held-out set")?;
+        let outcomes =
+            evaluate(policy, rows, &*self.function, sampling, |n| bar.set_position(n as u64))
+                .context("evaluating the held-out set")?;
         bar.finish_and_clear();
         Ok(Some(Report::new(&outcomes)))
     }

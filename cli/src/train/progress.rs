@@ -70,7 +70,8 @@ impl Steps {
 
     /// Shows a step that was just committed.
     pub fn show(&mut self, m: &StepMetrics) {
-        let text = format!("reward {:.3} ({})", m.rollout.reward_mean, by(&m.rollout.reward_by_behavior));
+        let text =
+            format!("reward {:.3} ({})", m.rollout.reward_mean, by(&m.rollout.reward_by_behavior));
         let first = *self.first.get_or_insert(m.step - 1);
         let done = (m.step - first) as f64;
         let left = self.begin.elapsed().as_secs_f64() / done * (self.total - m.step) as f64;

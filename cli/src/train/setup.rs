@@ -7,6 +7,8 @@ use crate::recipe::Recipe;
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
 use octet_dataset::{Example, load};
+use octet_learner::plan::{Bytes, MemoryPlan, Workload, available_memory};
+use octet_policy::config::{Dtype, ModelConfig};
 use octet_policy::policy::Policy;
 use octet_reward_service::{RewardFunction, by_name, trivial};
 use std::num::NonZeroU64;
@@ -34,6 +36,8 @@ pub struct Setup {
     pub function: Arc<dyn RewardFunction>,
     /// Tokens of the longest prompt.
     pub longest_prompt: usize,
+    /// The memory that a step takes.
+    pub memory: MemoryPlan,
 }
 
 impl Setup {
@@ -45,17 +49,21 @@ impl Setup {
         let function = by_name(&recipe.reward.function)?;
         let (dtype, device) = arithmetic(&recipe)?;
         let train = load(&recipe.data.train)?;
-        let held_out = if recipe.evaluation.enabled { load(&recipe.data.held_out)? } else { Vec::new() };
+        let held_out =
+            if recipe.evaluation.enabled { load(&recipe.data.held_out)? } else { Vec::new() };
         let policy = Policy::load(&recipe.model.path, dtype, &device)?;
         let steps = recipe.steps(train.len());
-        let longest_prompt = longest(&recipe, &policy, &train)?.max(longest(&recipe, &policy, &held_out)?);
-        recipe.learner.resolve(&recipe.shape(steps, longest_prompt))?;
+        let longest_prompt =
+            longest(&recipe, &policy, &train)?.max(longest(&recipe, &policy, &held_out)?);
+        let resolved = recipe.learner.resolve(&recipe.shape(steps, longest_prompt))?;
+        let workload = Workload::new(&resolved, stored(dtype));
+        let memory = MemoryPlan::choose(policy.model.config(), &workload, available_memory())?;
         let weights = policy.model.params().digest()?.to_hex();
         let config_digest = recipe.digest(steps, &weights)?;
-        let name = directory.path().file_name().map_or_else(
-            || recipe.run.name.clone(),
-            |name| name.to_string_lossy().into_owned(),
-        );
+        let name = directory
+            .path()
+            .file_name()
+            .map_or_else(|| recipe.run.name.clone(), |name| name.to_string_lossy().into_owned());
         let identity = Identity {
             run_id: format!("{name}-{}", config_digest.short()),
             config_digest,
@@ -73,6 +81,7 @@ impl Setup {
             held_out,
             function,
             longest_prompt,
+            memory,
         })
     }
 
@@ -82,7 +91,7 @@ impl Setup {
         let r = &self.recipe;
         screen.line(&format!(
             "octet train  {} → {}\n{} prompts of at most {} tokens, {} steps of {} prompts × {} completions, \
-             seed {}, configuration {}",
+             seed {}, configuration {}, {} of memory",
             r.model.path.display(),
             directory.path().display(),
             self.train.len(),
@@ -92,6 +101,7 @@ impl Setup {
             r.sampling.completions,
             r.run.seed,
             self.identity.config_digest.short(),
+            Bytes(self.memory.peak()),
         ));
         screen.line(&format!(
             "\nwhat trivial policies would earn on {}\n{}",
@@ -113,7 +123,9 @@ fn arithmetic(recipe: &Recipe) -> Result<(DType, Device)> {
     };
     let dtype = if recipe.model.dtype == "bf16" { DType::BF16 } else { DType::F32 };
     if dtype == DType::BF16 && device.is_cpu() {
-        bail!("key `model.dtype`: bf16 needs a GPU (model.device = \"cuda:0\"); on the CPU use \"f32\"");
+        bail!(
+            "key `model.dtype`: bf16 needs a GPU (model.device = \"cuda:0\"); on the CPU use \"f32\""
+        );
     }
     Ok((dtype, device))
 }
@@ -143,4 +155,45 @@ fn longest(recipe: &Recipe, policy: &Policy, rows: &[Example]) -> Result<usize> 
         longest = longest.max(n);
     }
     Ok(longest)
+}
+
+fn stored(dtype: DType) -> Dtype {
+    if dtype == DType::BF16 { Dtype::Bf16 } else { Dtype::F32 }
+}
+
+/// The resolved recipe and its memory plan, from the model's configuration alone.
+///
+/// # Errors
+/// A key that does not hold, or a data set or configuration that cannot be read.
+pub fn plan(recipe: &Recipe) -> Result<String> {
+    by_name(&recipe.reward.function)?;
+    let rows = load(&recipe.data.train)?.len();
+    let config = match &recipe.model.shape {
+        Some(file) if !recipe.model.path.join("config.json").is_file() => {
+            let text =
+                std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+            let value = serde_json::from_slice(&text)
+                .with_context(|| format!("reading {}", file.display()))?;
+            ModelConfig::from_value(value, file)?
+        }
+        _ => ModelConfig::from_dir(&recipe.model.path)?,
+    };
+    let steps = recipe.steps(rows);
+    // Without a tokenizer the longest prompt is not known: the limit stands in for it.
+    let shape = recipe.shape(steps, recipe.data.max_prompt_tokens);
+    let resolved = recipe.learner.resolve(&shape)?;
+    let dtype = if recipe.model.dtype == "bf16" { Dtype::Bf16 } else { Dtype::F32 };
+    let workload = Workload::new(&resolved, dtype);
+    let available = available_memory();
+    let plan = MemoryPlan::choose(&config, &workload, None)?;
+    let verdict = match MemoryPlan::choose(&config, &workload, available) {
+        Ok(fits) => format!("{fits}\nfits into this machine's free memory"),
+        Err(error) => format!("{plan}\ndoes not fit this machine: {error}"),
+    };
+    Ok(format!(
+        "{}\n{rows} rows, {steps} steps of {} prompts × {} completions\n\n{verdict}",
+        octet_runtime::config::to_toml(recipe)?,
+        recipe.learner.batch,
+        recipe.sampling.completions,
+    ))
 }

@@ -1,7 +1,8 @@
 //! Opening: from the run directory to a learner that is ready.
 //!
-//! Invariant: the memory plan is checked before weights are loaded, and weights are loaded only as
-//! what they were committed as. Nothing of the run is changed, except for what a crash left half-made.
+//! Invariant: configuration and memory plan are checked before anything is written or loaded, and
+//! weights are loaded only as what they were committed as. Nothing of the run is changed, except for
+//! what a crash left half-made.
 
 use super::{Config, Learner, METRICS_FILE, SPOOL_FILE};
 use crate::adamw::TensorSpec;
@@ -32,15 +33,15 @@ impl Learner {
     /// do.
     pub fn open(config: Config) -> Result<Self, LearnerError> {
         let recipe = config.recipe.resolve(&config.shape)?;
-        let checkpoints = Checkpoints::open(&config.run, config.config_digest.clone())?;
-        let latest = checkpoints.latest()?;
-        let committed = latest.as_ref().map_or(0, |latest| latest.state().committed_steps);
-        let directory = latest.as_ref().map_or(config.model.as_path(), Checkpoint::path);
-        let model = ModelConfig::from_dir(directory).map_err(PolicyError::from)?;
+        let model = ModelConfig::from_dir(&config.model).map_err(PolicyError::from)?;
         check_context(&recipe, &model, &config.model)?;
         let workload = Workload::new(&recipe, Dtype::F32);
         let plan = MemoryPlan::choose(&model, &workload, available_memory())?;
 
+        let checkpoints = Checkpoints::open(&config.run, config.config_digest.clone())?;
+        let latest = checkpoints.latest()?;
+        let committed = latest.as_ref().map_or(0, |latest| latest.state().committed_steps);
+        let directory = latest.as_ref().map_or(config.model.as_path(), Checkpoint::path);
         let policy = load(directory)?;
         let hyperparameters = recipe.hyperparameters;
         let updater = match &latest {

@@ -5,6 +5,7 @@
 
 use super::report::Reporter;
 use super::{Learner, Summary, steps};
+use crate::commit::directory;
 use crate::error::LearnerError;
 use crate::service::intake::{Intake, MAILBOX, Writer};
 use crate::service::weights::Weights;
@@ -95,12 +96,11 @@ impl Learner {
             .await?;
 
         let committed_steps = board.committed();
-        let newest = run.join(format!("checkpoints/step-{committed_steps:06}"));
         Ok(Summary {
             committed_steps,
             complete: board.is_complete(),
             weights_digest: board.publication.newest_digest(),
-            weights: if committed_steps == 0 { model } else { newest },
+            weights: if committed_steps == 0 { model } else { directory(&run, committed_steps) },
             totals: *board.totals.borrow(),
         })
     }

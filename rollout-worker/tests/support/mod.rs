@@ -18,9 +18,7 @@ use octet_proto::learner::{ScoredGroup, learner_server};
 use octet_proto::reward::reward_server;
 use octet_proto::transport::{ClientOptions, KeepAlive, server};
 use octet_proto::weights::weights_server;
-use octet_rollout_worker::{
-    Config, Handle, Limits, OnRewardFailure, SamplingSettings, Worker, WorkerError,
-};
+use octet_rollout_worker::{Config, Handle, Limits, OnRewardFailure, Worker, WorkerError};
 use octet_runtime::CancellationToken;
 use octet_runtime::net::{Exposure, Tcp, bind, serve};
 use tokio::task::JoinHandle;
@@ -211,7 +209,7 @@ fn config(coordinator: String, model: &ModelDirectory) -> Config {
         model: model.path().to_owned(),
         dtype: DType::F32,
         device: Device::Cpu,
-        sampling: SamplingSettings { ..SAMPLING },
+        sampling: SAMPLING,
         on_reward_failure: OnRewardFailure::Zero,
         drain: Duration::from_secs(20),
         limits: Limits { poll: Duration::from_millis(200), ..Limits::default() },
