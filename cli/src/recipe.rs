@@ -223,7 +223,7 @@ impl Recipe {
         let known = [("model.dtype", &self.model.dtype, &["f32", "bf16"][..])];
         for (key, found, expected) in known {
             if !expected.contains(&found.as_str()) {
-                return Err(layers.refusal(key, &expected.join(" or "), found).into());
+                return Err(layers.refusal(key, expected.join(" or "), found).into());
             }
         }
         Ok(())

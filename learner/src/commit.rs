@@ -60,7 +60,11 @@ pub struct StepCommit<'a> {
 
 /// Where a run has the commit of that number.
 pub fn directory(run: &Path, step: u64) -> PathBuf {
-    run.join(FOLDER).join(format!("{PREFIX}{step:06}"))
+    run.join(FOLDER).join(name_of(step))
+}
+
+fn name_of(step: u64) -> String {
+    format!("{PREFIX}{step:06}")
 }
 
 impl Checkpoints {
@@ -177,7 +181,7 @@ impl Checkpoints {
     }
 
     fn path(&self, step: u64) -> PathBuf {
-        self.folder.join(format!("{PREFIX}{step:06}"))
+        self.folder.join(name_of(step))
     }
 
     fn temporary(&self, path: &Path) -> PathBuf {

@@ -12,7 +12,7 @@ use octet_proto::weights::{GetManifestRequest, weights_client};
 use octet_runtime::CancellationToken;
 use std::sync::Arc;
 use support::coordinator::Scripted;
-use support::{STEPS, Setup, World, recipe, worker};
+use support::{STEPS, Setup, World, ended, recipe, worker};
 
 fn setup() -> Setup {
     Setup { recipe: recipe(), threads: None }
@@ -72,7 +72,7 @@ async fn refusals_are_receipts_and_an_impure_duplicate_ends_the_run() {
     impure.completions[1].logprobs[0] -= 1e-6;
     let receipts = worker::deliver(&endpoint, vec![impure]).await.unwrap();
     assert_eq!(outcome(&receipts[0]), "impure-duplicate");
-    let error = learner.await.unwrap().unwrap_err();
+    let error = ended(learner).await.unwrap_err();
     assert_eq!(error.kind(), "impure-duplicate");
     assert!(error.to_string().contains("sample 1: log-probability"), "{error}");
     assert!(scripted.waits.lock().unwrap().contains("groups"), "the wait was seen in status");
@@ -87,7 +87,7 @@ async fn a_gap_ends_the_run_before_anything_is_committed() {
     let mut groups = first_groups(&endpoint).await;
     groups[1].completions[2].logprobs[1] += 0.25;
     worker::deliver(&endpoint, groups).await.unwrap();
-    match learner.await.unwrap().unwrap_err() {
+    match ended(learner).await.unwrap_err() {
         LearnerError::Gap(gap) => {
             assert_eq!((gap.group.get(), gap.sample, gap.token), (1, 2, 1));
             assert!((gap.gap - 0.25).abs() < 1e-6, "{gap}");
@@ -113,7 +113,7 @@ async fn a_coordinator_that_forgets_is_told_everything_again() {
         }
     };
     let setup = setup();
-    let run = world.run_with("run", &setup, STEPS, &scripted, &coordinator);
+    let run = world.run_with("run", &setup, (STEPS, STEPS), &scripted, &coordinator);
     let (summary, ()) = tokio::join!(run, forgetting);
     let summary = summary.unwrap();
     assert!(summary.complete);
@@ -130,7 +130,7 @@ async fn a_learner_that_was_superseded_ends() {
     *scripted.answer.lock().unwrap() = Some("superseded-learner");
     let config = world.config("run", &setup(), &coordinator);
     let (_, learner) = world.start(config, CancellationToken::new()).await;
-    match learner.await.unwrap().unwrap_err() {
+    match ended(learner).await.unwrap_err() {
         LearnerError::Refused { kind, .. } => assert_eq!(kind, "superseded-learner"),
         other => panic!("{other}"),
     }
@@ -146,7 +146,7 @@ async fn a_learner_serves_and_stops_without_a_coordinator() {
     first_groups(&endpoint).await;
     // Two learners never write one run.
     let (_, intruder) = world.start(second, CancellationToken::new()).await;
-    let error = intruder.await.unwrap().unwrap_err();
+    let error = ended(intruder).await.unwrap_err();
     assert!(error.to_string().contains("held by another process"), "{error}");
 
     let mut client = weights_client(channel(&endpoint, &ClientOptions::default()).unwrap());
@@ -156,7 +156,7 @@ async fn a_learner_serves_and_stops_without_a_coordinator() {
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     let started = std::time::Instant::now();
     shutdown.cancel();
-    let summary = learner.await.unwrap().unwrap();
+    let summary = ended(learner).await.unwrap();
     assert!(!summary.complete && summary.weights == world.model);
     assert!(started.elapsed().as_secs() < 5, "a parked request does not hold the shutdown up");
     let status = waiting.await.unwrap().unwrap_err();
@@ -169,13 +169,13 @@ async fn what_cannot_run_is_refused_before_it_starts() {
     let mut config = world.config("run", &setup(), "http://127.0.0.1:9");
     config.shape.longest_prompt = 128;
     let (_, learner) = world.start(config, CancellationToken::new()).await;
-    let error = learner.await.unwrap().unwrap_err();
+    let error = ended(learner).await.unwrap_err();
     assert_eq!(error.kind(), "prompt-too-long");
     assert!(error.to_string().contains("128"), "{error}");
     let mut config = world.config("run", &setup(), "nowhere");
     let (_, learner) = world.start(config.clone(), CancellationToken::new()).await;
-    assert_eq!(learner.await.unwrap().unwrap_err().kind(), "bad-address");
+    assert_eq!(ended(learner).await.unwrap_err().kind(), "bad-address");
     config.recipe.learning_rate = -1.0;
     let (_, learner) = world.start(config, CancellationToken::new()).await;
-    assert_eq!(learner.await.unwrap().unwrap_err().kind(), "bad-config");
+    assert_eq!(ended(learner).await.unwrap_err().kind(), "bad-config");
 }

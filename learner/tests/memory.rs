@@ -52,7 +52,7 @@ fn config() -> ModelConfig {
 fn model(config: &ModelConfig) -> Model {
     let values = config
         .tensor_specs()
-        .iter()
+        .into_iter()
         .map(|spec| (0..spec.len()).map(|i| ((i * 37 % 101) as f32 - 50.0) / 1000.0).collect());
     let params = Params::from_vecs(config, values.collect(), DType::F32, &Device::Cpu).unwrap();
     Model::new(config.clone(), params).unwrap()

@@ -84,6 +84,9 @@ async fn a_run_that_died_between_spool_and_commit_goes_on_from_the_spool() {
     std::fs::create_dir(&leftover).unwrap();
     std::fs::write(leftover.join("model.safetensors"), "half").unwrap();
 
+    // Nobody samples the step again: it is learned from the spool alone.
+    let third = world.run_from_spool("cut", &setup, 2, 3).await.unwrap();
+    assert_eq!(third.committed_steps, 3);
     let rest = world.run("cut", &setup, STEPS).await.unwrap();
     assert_eq!(rest.weights_digest, whole.weights_digest);
     assert_eq!(history(&world.run_directory("cut")), history(&world.run_directory("whole")));

@@ -104,7 +104,7 @@ fn completions_end_at_stop_tokens_or_at_the_limit() {
         let (last, before) = c.tokens.split_last().unwrap();
         assert!(!before.iter().any(stop));
         assert_eq!(c.finish == Finish::Stop, stop(last));
-        assert_eq!(c.tokens.len() == 40 || stop(last), true);
+        assert!(c.tokens.len() == 40 || stop(last));
         assert_eq!(c.tokens.len(), c.logprobs.len());
     }
     let distinct: std::collections::BTreeSet<_> = all.iter().map(|c| &c.tokens).collect();

@@ -137,7 +137,7 @@ fn train(
         since += tokens as u64;
         loss_sum += loss;
         loss_steps += 1;
-        if position.step % 20 == 0 || position.step == end {
+        if position.step.is_multiple_of(20) || position.step == end {
             let line = serde_json::json!({
                 "step": position.step, "loss": loss_sum / f64::from(loss_steps), "gradient_norm": norm,
                 "learning_rate": schedule.learning_rate(step), "tokens": position.tokens,
@@ -147,7 +147,7 @@ fn train(
             eprintln!("{line}");
             (started, since, loss_sum, loss_steps) = (Instant::now(), 0, 0.0, 0);
         }
-        if position.step % args.save_every == 0 || position.step == end {
+        if position.step.is_multiple_of(args.save_every) || position.step == end {
             save(&mut policy, &updater, position, last)?;
             started = Instant::now();
         }
@@ -175,13 +175,16 @@ fn one_step(
     Ok((loss, updater.apply(learning_rate)?.gradient_norm))
 }
 
+/// A step's index and its batch.
+type Step = (u64, Vec<GroupTokens>);
+
 /// Batches are made on a thread of their own, a few ahead.
 fn prefetch(
     recipe: &Recipe,
     directory: &Path,
     position: Position,
     end: u64,
-) -> Result<Receiver<Result<(u64, Vec<GroupTokens>)>>> {
+) -> Result<Receiver<Result<Step>>> {
     let corpus = Corpus::new(recipe, directory)?;
     let (send, receive) = sync_channel(4);
     let mut first = position.sequences;

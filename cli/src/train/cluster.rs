@@ -104,8 +104,11 @@ async fn serve(
     let endpoint = at_coordinator.endpoint();
     let learner = learner(setup, identity, directory, &endpoint, &token).await?;
     let workers = (0..setup.recipe.workers.count)
-        .map(|i| Worker::new(worker(setup, identity, &endpoint, &token, i), dialer.clone()))
-        .collect::<Result<Vec<_>, _>>()?;
+        .map(|i| {
+            let config = worker(setup, identity, &endpoint, &token, i);
+            Ok(Worker::new(config, dialer.clone())?)
+        })
+        .collect::<Result<Vec<_>>>()?;
 
     let (learning, sampling) =
         (learner.handle(), workers.iter().map(Worker::handle).collect::<Vec<_>>());

@@ -43,7 +43,8 @@ fn the_papers_model_by_hand() {
     // A layer keeps 4·3584 + 2·3584 + 2·512 + 2·18944 elements and 30 floats a row.
     let row = (6 * 3584 + 2 * 512 + 2 * 18944) * 2 + 30 * 4;
     assert_eq!(bytes(&plan, "kept activations"), 28 * 8192 * row);
-    assert!(plan.peak() > plan.bytes(Phase::Always) + plan.bytes(Phase::Learning) - 1);
+    // The next version and a 32-bit copy on its way to the disk are more than the activations here.
+    assert_eq!(plan.peak(), plan.bytes(Phase::Always) + plan.bytes(Phase::Committing));
 }
 
 #[test]
@@ -72,18 +73,20 @@ fn lag_and_reference_cost_copies() {
 
 #[test]
 fn the_first_way_that_fits_is_taken() {
-    let config = seven_billion();
-    let of = |keep| MemoryPlan::new(&config, &workload(), keep).peak();
+    // Large enough that learning takes more than committing.
+    let (config, workload) =
+        (seven_billion(), Workload { micro_batch_tokens: 65_536, ..workload() });
+    let of = |keep| MemoryPlan::new(&config, &workload, keep).peak();
     let (large, small) = (of(Keep::Activations), of(Keep::LayerInputs));
     assert!(small < large);
-    let choose = |available| MemoryPlan::choose(&config, &workload(), available);
+    let choose = |available| MemoryPlan::choose(&config, &workload, available);
     assert_eq!(choose(None).unwrap().keep(), Keep::Activations);
     assert_eq!(choose(Some(large)).unwrap().keep(), Keep::Activations);
     assert_eq!(choose(Some(large - 1)).unwrap().keep(), Keep::LayerInputs);
     let error = choose(Some(small - 1)).unwrap_err();
     assert_eq!((error.needed, error.available), (small, small - 1));
     let text = error.to_string();
-    assert!(text.contains("micro-batch of 8192 tokens") && text.contains("GiB"), "{text}");
+    assert!(text.contains("micro-batch of 65536 tokens") && text.contains("GiB"), "{text}");
 }
 
 #[test]

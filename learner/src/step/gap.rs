@@ -131,7 +131,7 @@ mod tests {
         assert_eq!(gap.largest(), 0.25);
         let error = gap.see(&batch.learned(1000)[0], &computed(&batch, 0.25), 0.1).unwrap_err();
         assert_eq!((error.group, error.sample, error.token), (GroupIndex(4), 2, 1));
-        assert_eq!((error.sampler, error.learner, error.gap), (-0.35, -0.1, 0.25));
+        assert_eq!((error.sampler, error.learner), (-0.35, -0.35 + 0.25));
         assert!(error.to_string().contains("worker-1"), "{error}");
     }
 

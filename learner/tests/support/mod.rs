@@ -87,14 +87,26 @@ impl World {
         until: u64,
     ) -> Result<Summary, LearnerError> {
         let (scripted, coordinator) = Scripted::start().await;
-        self.run_with(name, setup, until, &scripted, &coordinator).await
+        self.run_with(name, setup, (until, until), &scripted, &coordinator).await
+    }
+
+    /// As [`World::run`], with a worker that samples the steps before `sampled` only.
+    pub async fn run_from_spool(
+        &self,
+        name: &str,
+        setup: &Setup,
+        sampled: u64,
+        until: u64,
+    ) -> Result<Summary, LearnerError> {
+        let (scripted, coordinator) = Scripted::start().await;
+        self.run_with(name, setup, (sampled, until), &scripted, &coordinator).await
     }
 
     pub async fn run_with(
         &self,
         name: &str,
         setup: &Setup,
-        until: u64,
+        (sampled, until): (u64, u64),
         scripted: &Arc<Scripted>,
         coordinator: &str,
     ) -> Result<Summary, LearnerError> {
@@ -102,7 +114,7 @@ impl World {
         let (endpoint, learner) =
             self.start(self.config(name, setup, coordinator), shutdown.clone()).await;
         let lag = setup.recipe.lag;
-        let worker = tokio::spawn(worker::work(endpoint, Arc::clone(scripted), lag, until));
+        let worker = tokio::spawn(worker::work(endpoint, Arc::clone(scripted), lag, sampled));
         let mut progress = scripted.progress.subscribe();
         let reached = async {
             progress.wait_for(|progress| progress.committed >= until).await.unwrap();
@@ -112,7 +124,7 @@ impl World {
         };
         let (summary, ()) = tokio::join!(
             async {
-                let summary = learner.await.unwrap();
+                let summary = ended(learner).await;
                 // A learner that failed reaches nothing any more.
                 scripted.progress.send_modify(|progress| progress.committed = u64::MAX);
                 summary
@@ -134,6 +146,13 @@ impl World {
         let run = octet_learner::run(config, listener, Arc::new(Tcp), shutdown);
         (endpoint, tokio::spawn(run))
     }
+}
+
+/// How a learner ended; one that does not end is a failed test and no hanging one.
+pub async fn ended(
+    learner: tokio::task::JoinHandle<Result<Summary, LearnerError>>,
+) -> Result<Summary, LearnerError> {
+    tokio::time::timeout(Duration::from_secs(60), learner).await.expect("the learner ends").unwrap()
 }
 
 pub fn shaping() -> Shaping {

@@ -134,7 +134,7 @@ pub async fn work(endpoint: String, scripted: Arc<Scripted>, lag: u64, until: u6
     let mut progress = scripted.progress.subscribe();
     loop {
         let now = progress.borrow_and_update().clone();
-        let end = (now.committed.saturating_add(lag) + 1).min(STEPS).min(until);
+        let end = now.committed.saturating_add(lag + 1).min(STEPS).min(until);
         for step in now.committed..end {
             let version = step.saturating_sub(lag);
             let open: Vec<u64> =

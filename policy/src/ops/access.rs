@@ -56,11 +56,9 @@ pub fn write<R>(t: &Tensor, work: impl FnOnce(&mut [f32]) -> R) -> Result<R> {
 
 /// As [`write`], for any number of different tensors at once.
 pub fn write_all<R>(tensors: &[Tensor], work: impl FnOnce(Vec<&mut [f32]>) -> R) -> Result<R> {
-    fn nest(
-        tensors: &[Tensor],
-        held: &mut Vec<(*mut f32, usize)>,
-        work: &mut dyn FnMut(&[(*mut f32, usize)]),
-    ) -> Result<()> {
+    /// Start and length of a locked tensor's floats.
+    type Held = (*mut f32, usize);
+    fn nest(tensors: &[Tensor], held: &mut Vec<Held>, work: &mut dyn FnMut(&[Held])) -> Result<()> {
         match tensors {
             [] => {
                 work(held);

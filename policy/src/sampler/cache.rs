@@ -120,17 +120,13 @@ impl Attend for Decode<'_> {
         }
         let heads = self.heads;
         access::read([k, v], |[k, v]| {
-            let mut row = 0;
-            for suffix in self.groups.iter_mut().flat_map(|(_, _, suffixes)| suffixes) {
+            let suffixes = self.groups.iter_mut().flat_map(|(_, _, suffixes)| suffixes);
+            for (row, suffix) in suffixes.enumerate() {
                 for head in 0..heads.keys {
                     let at = (row * heads.keys + head) * heads.dim;
-                    suffix.put(
-                        layer * heads.keys + head,
-                        &k[at..][..heads.dim],
-                        &v[at..][..heads.dim],
-                    );
+                    let (key, value) = (&k[at..][..heads.dim], &v[at..][..heads.dim]);
+                    suffix.put(layer * heads.keys + head, key, value);
                 }
-                row += 1;
             }
         })?;
         let mut jobs = Vec::with_capacity(self.groups.len() * heads.keys);

@@ -18,7 +18,7 @@ fn params(version: u64) -> (ModelConfig, Params) {
         "tie_word_embeddings": true, "eos_token_id": 2,
     });
     let config = ModelConfig::from_value(config, Path::new("config.json")).unwrap();
-    let values = config.tensor_specs().iter().enumerate().map(|(at, spec)| {
+    let values = config.tensor_specs().into_iter().enumerate().map(|(at, spec)| {
         (0..spec.len()).map(|i| (version * 1000 + at as u64 * 7 + i as u64) as f32).collect()
     });
     let params = Params::from_vecs(&config, values.collect(), DType::F32, &Device::Cpu).unwrap();

@@ -71,7 +71,7 @@ fn predictions_that_do_not_fit_are_an_error_and_no_panic() {
     let runs = batch.learned(10_000);
     let short = Learned { logprobs: vec![-0.1; 3], entropies: vec![0.1; 3] };
     let error = batch.slopes(&runs[0], &short, None, &mut Tally::default()).unwrap_err();
-    assert!(error.to_string().starts_with("group 0, sample 1: expected 2"), "{error}");
+    assert!(error.to_string().starts_with("group 0, sample 2: expected 3"), "{error}");
 }
 
 proptest! {
