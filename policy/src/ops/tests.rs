@@ -1,5 +1,7 @@
 //! The fused kernels against the composite operations in f64, which candle differentiates itself.
 
+#![allow(clippy::unwrap_used)]
+
 use super::*;
 use crate::kernel::attention::Heads;
 use crate::layout::{GroupTokens, PackedGroups};

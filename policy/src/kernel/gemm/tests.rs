@@ -1,5 +1,7 @@
 //! The one promise of the kernel: each element is the plain chain of fused multiply-adds, to the bit.
 
+#![allow(clippy::unwrap_used)]
+
 use super::*;
 use proptest::prelude::*;
 
