@@ -22,6 +22,14 @@ pub struct Corpus {
     end: u32,
 }
 
+/// Sequences with a common beginning, and what of the rest is prompt.
+pub struct Lesson {
+    /// The common part of the prompts, and per sequence what is left of its prompt, then its answer.
+    pub tokens: GroupTokens,
+    /// Tokens at the front of each suffix that are prompt, and carry no loss.
+    pub asked: Vec<usize>,
+}
+
 /// A conversation and its answer.
 struct Pair {
     messages: Vec<Value>,
@@ -47,20 +55,33 @@ impl Corpus {
         Ok(Self { recipe: recipe.clone(), excluded, data, tokenizer, template, end })
     }
 
-    /// The batch of a step: each sequence a prompt and one suffix, its answer with the end token.
-    pub fn batch(&self, step: u64, first: u64) -> Result<Vec<GroupTokens>> {
+    /// The batch of a step; `first` is the number of sequences before it.
+    pub fn batch(&self, step: u64, first: u64) -> Result<Vec<Lesson>> {
         let (at, progress) = self.recipe.stage_of(step).context("a step after the last stage")?;
         let stage = &self.recipe.stage[at];
         let count = stage.sequences.unwrap_or(self.recipe.batch.sequences) as u64;
-        let pairs: Vec<Pair> = match &self.data[at] {
-            Some(rows) => (first..first + count).map(|i| self.row(rows, i)).collect(),
-            None => {
-                let corpus = ColdStart::new(stage.corpus(self.recipe.seed, progress));
-                let corpus = corpus.excluding(&self.excluded);
-                (first..first + count).map(|i| Pair::from(corpus.drill(i))).collect()
+        let Some(rows) = &self.data[at] else {
+            let corpus = ColdStart::new(stage.corpus(self.recipe.seed, progress));
+            let corpus = corpus.excluding(&self.excluded);
+            let Some(siblings) = stage.siblings else {
+                return (first..first + count)
+                    .map(|i| self.lesson(&[corpus.drill(i).into()]))
+                    .collect();
+            };
+            let size = siblings.get() as u64;
+            let mut lessons = Vec::new();
+            for family in first / size..(first + count) / size {
+                let family = corpus.family(family, siblings.get());
+                let share = family.iter().all(|drill| drill.tools == family[0].tools);
+                let pairs: Vec<Pair> = family.into_iter().map(Pair::from).collect();
+                let together = if share && !pairs[0].tools.is_empty() { pairs.len() } else { 1 };
+                for pairs in pairs.chunks(together) {
+                    lessons.push(self.lesson(pairs)?);
+                }
             }
+            return Ok(lessons);
         };
-        pairs.iter().map(|pair| self.tokens(pair)).collect()
+        (first..first + count).map(|i| self.lesson(&[self.row(rows, i)])).collect()
     }
 
     /// Sequences of a step.
@@ -81,13 +102,60 @@ impl Corpus {
         }
     }
 
-    fn tokens(&self, pair: &Pair) -> Result<GroupTokens> {
-        let tools = (!pair.tools.is_empty()).then_some(pair.tools.as_slice());
-        let prompt = self.template.render(&pair.messages, tools, true, &Map::new())?;
-        let mut answer = self.tokenizer.encode(&pair.answer)?;
-        answer.push(self.end);
-        Ok(GroupTokens { prefix: self.tokenizer.encode(&prompt)?, suffixes: vec![answer] })
+    fn lesson(&self, pairs: &[Pair]) -> Result<Lesson> {
+        let mut prompts = Vec::with_capacity(pairs.len());
+        let mut answers = Vec::with_capacity(pairs.len());
+        for pair in pairs {
+            let tools = (!pair.tools.is_empty()).then_some(pair.tools.as_slice());
+            let prompt = self.template.render(&pair.messages, tools, true, &Map::new())?;
+            prompts.push(self.tokenizer.encode(&prompt)?);
+            let mut answer = self.tokenizer.encode(&pair.answer)?;
+            answer.push(self.end);
+            answers.push(answer);
+        }
+        let common = common_prefix(&prompts);
+        let prefix = prompts[0][..common].to_vec();
+        let asked = prompts.iter().map(|prompt| prompt.len() - common).collect();
+        let suffixes = prompts
+            .iter()
+            .zip(answers)
+            .map(|(prompt, answer)| [&prompt[common..], &answer].concat())
+            .collect();
+        Ok(Lesson { tokens: GroupTokens { prefix, suffixes }, asked })
     }
+}
+
+impl Lesson {
+    /// Tokens that carry loss.
+    pub fn answer_tokens(&self) -> usize {
+        self.tokens.suffixes.iter().map(Vec::len).sum::<usize>() - self.asked.iter().sum::<usize>()
+    }
+
+    /// Tokens that are computed.
+    pub fn size(&self) -> usize {
+        self.tokens.prefix.len() + self.tokens.suffixes.iter().map(Vec::len).sum::<usize>()
+    }
+
+    /// Whether every sequence fits the model's context.
+    pub fn fits(&self, policy: &Policy) -> bool {
+        let longest = self.tokens.suffixes.iter().map(Vec::len).max().unwrap_or(0);
+        self.tokens.prefix.len() + longest <= policy.model.config().max_position_embeddings
+    }
+
+    /// Which suffix tokens carry loss, in the order of the learner's predictions.
+    pub fn answered(&self) -> impl Iterator<Item = bool> {
+        let suffixes = self.tokens.suffixes.iter().zip(&self.asked);
+        suffixes.flat_map(|(suffix, &asked)| (0..suffix.len()).map(move |at| at >= asked))
+    }
+}
+
+/// Tokens that all prompts begin with.
+fn common_prefix(prompts: &[Vec<u32>]) -> usize {
+    let Some((first, rest)) = prompts.split_first() else { return 0 };
+    rest.iter().fold(first.len(), |common, prompt| {
+        let same = first[..common].iter().zip(prompt).take_while(|(a, b)| a == b).count();
+        same.min(common)
+    })
 }
 
 impl From<Drill> for Pair {
@@ -106,19 +174,4 @@ pub fn text(template: &ChatTemplate, drill: Drill) -> Result<String> {
     let tools = (!pair.tools.is_empty()).then_some(pair.tools.as_slice());
     let prompt = template.render(&pair.messages, tools, true, &Map::new())?;
     Ok(prompt + &pair.answer)
-}
-
-/// Tokens of a batch that carry loss.
-pub fn answer_tokens(batch: &[GroupTokens]) -> usize {
-    batch.iter().flat_map(|g| &g.suffixes).map(Vec::len).sum()
-}
-
-/// Tokens of one sequence.
-pub fn size(group: &GroupTokens) -> usize {
-    group.prefix.len() + group.suffixes.iter().map(Vec::len).sum::<usize>()
-}
-
-/// Whether a prompt and its answer fit the model's context.
-pub fn fits(policy: &Policy, group: &GroupTokens) -> bool {
-    size(group) <= policy.model.config().max_position_embeddings
 }

@@ -39,7 +39,8 @@ pub fn make(recipe: &Recipe, fresh: &Fresh, target: &Path) -> Result<()> {
             let back =
                 spec.name.ends_with("o_proj.weight") || spec.name.ends_with("down_proj.weight");
             let layers = fresh.num_hidden_layers as f32;
-            let deviation = 0.02 / if back { (2.0 * layers).sqrt() } else { 1.0 };
+            let range = fresh.initializer_range as f32;
+            let deviation = range / if back { (2.0 * layers).sqrt() } else { 1.0 };
             (0..spec.len()).map(|_| normal(&mut random) * deviation).collect()
         })
     })?;
@@ -73,7 +74,7 @@ fn config(fresh: &Fresh, tokenizer: &Tokenizer) -> Result<ModelConfig> {
         "tie_word_embeddings": true,
         "use_sliding_window": false,
         "attention_dropout": 0.0,
-        "initializer_range": 0.02,
+        "initializer_range": fresh.initializer_range,
         "bos_token_id": null,
         "eos_token_id": tokenizer.require("<|im_end|>", "the end of a turn")?,
         "pad_token_id": tokenizer.require("<|endoftext|>", "padding")?,

@@ -9,14 +9,13 @@ mod recipe;
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
 use clap::Args;
-use corpus::{Corpus, answer_tokens, fits, size};
+use corpus::{Corpus, Lesson};
 use octet_learner::adamw::{AdamW, Hyperparameters, TensorSpec};
 use octet_learner::objective::sft;
 use octet_learner::schedule::{Decay, Schedule};
 use octet_learner::update::{Updater, micro_batches};
 use octet_policy::config::Dtype;
 use octet_policy::kernel::head::Shaping;
-use octet_policy::layout::GroupTokens;
 use octet_policy::model::Keep;
 use octet_policy::policy::Policy;
 use recipe::Recipe;
@@ -127,10 +126,10 @@ fn train(
     let (mut started, mut since, mut loss_sum, mut loss_steps) = (Instant::now(), 0u64, 0.0, 0u32);
     for batch in batches {
         let (step, batch) = batch?;
-        let sequences = batch.len() as u64;
-        let batch: Vec<GroupTokens> = batch.into_iter().filter(|g| fits(&policy, g)).collect();
-        let tokens: usize = batch.iter().map(size).sum();
-        let (loss, norm) = one_step(&mut updater, recipe, &batch, schedule.learning_rate(step))?;
+        let sequences = batch.iter().map(|lesson| lesson.asked.len() as u64).sum::<u64>();
+        let batch: Vec<Lesson> = batch.into_iter().filter(|l| l.fits(&policy)).collect();
+        let tokens: usize = batch.iter().map(Lesson::size).sum();
+        let (loss, norm) = one_step(&mut updater, recipe, batch, schedule.learning_rate(step))?;
         position.step = step + 1;
         position.sequences += sequences;
         position.tokens += tokens as u64;
@@ -159,24 +158,35 @@ fn train(
 fn one_step(
     updater: &mut Updater,
     recipe: &Recipe,
-    batch: &[GroupTokens],
+    batch: Vec<Lesson>,
     learning_rate: f64,
 ) -> Result<(f64, f64)> {
-    let sizes: Vec<usize> = batch.iter().map(size).collect();
-    let total = NonZeroU64::new(answer_tokens(batch) as u64).context("a batch without answers")?;
+    let sizes: Vec<usize> = batch.iter().map(Lesson::size).collect();
+    let total: usize = batch.iter().map(Lesson::answer_tokens).sum();
+    let total = NonZeroU64::new(total as u64).context("a batch without answers")?;
     let mut loss = 0.0;
+    let answered: Vec<Vec<bool>> = batch.iter().map(|l| l.answered().collect()).collect();
+    let groups: Vec<_> = batch.into_iter().map(|lesson| lesson.tokens).collect();
     for run in micro_batches(&sizes, recipe.batch.micro_batch_tokens) {
-        updater.accumulate(&batch[run], Shaping::default(), |learned| {
-            let all = sft(&learned.logprobs, total).map_err(candle_core::Error::wrap)?;
+        let answered = answered[run.clone()].concat();
+        updater.accumulate(&groups[run], Shaping::default(), |learned| {
+            let carries = || learned.logprobs.iter().zip(&answered);
+            let logprobs: Vec<f32> =
+                carries().filter(|(_, answered)| **answered).map(|(&p, _)| p).collect();
+            let all = sft(&logprobs, total).map_err(candle_core::Error::wrap)?;
             loss += all.loss;
-            Ok(all.gradient)
+            let mut slopes = all.gradient.into_iter();
+            Ok(answered
+                .iter()
+                .map(|&answered| if answered { slopes.next().unwrap_or(0.0) } else { 0.0 })
+                .collect())
         })?;
     }
     Ok((loss, updater.apply(learning_rate)?.gradient_norm))
 }
 
 /// A step's index and its batch.
-type Step = (u64, Vec<GroupTokens>);
+type Step = (u64, Vec<Lesson>);
 
 /// Batches are made on a thread of their own, a few ahead.
 fn prefetch(

@@ -4,6 +4,7 @@
 
 use octet_dataset::ColdStartSpec;
 use serde::Deserialize;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 /// A supervised fine-tuning run.
@@ -51,6 +52,10 @@ pub struct Fresh {
     pub max_position_embeddings: usize,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
+    /// Standard deviation of the initial weights. A narrow model wants more than the usual 0.02: about
+    /// one over the square root of its width, or its attention stays flat for long.
+    #[serde(default = "usual_range")]
+    pub initializer_range: f64,
 }
 
 /// AdamW's constants and the schedule.
@@ -89,6 +94,9 @@ pub struct Stage {
     pub steps: u64,
     /// Sequences a step, where the stage wants its own.
     pub sequences: Option<usize>,
+    /// Sequences that share their tools, and so the longer part of their prompts: computed once for
+    /// all of them. Divides `sequences`.
+    pub siblings: Option<NonZeroUsize>,
     /// A data set to learn the reference answers of; without one, drills.
     pub data: Option<PathBuf>,
     /// Share of copying drills.
@@ -110,6 +118,10 @@ pub struct Stage {
 
 fn paper_mix() -> [f64; 3] {
     [0.6, 0.25, 0.15]
+}
+
+fn usual_range() -> f64 {
+    0.02
 }
 
 fn hard() -> [f64; 2] {

@@ -5,10 +5,11 @@
 
 use serde_json::{Map, Value, json};
 
+use super::words::{invented, known};
 use super::{Drill, DrillKind, asked, inventing};
 use crate::answer::{python_json, reference_call};
 use crate::draw::Draw;
-use crate::lexicon::{capital, digits, list, listed};
+use crate::lexicon::{capital, digits, list};
 use crate::truth::Call;
 use crate::value::{Derivation, Kind};
 
@@ -57,14 +58,15 @@ fn item(level: f64, draw: &mut Draw) -> String {
         return word(level, draw);
     }
     match draw.below(12) {
-        0..3 => word(level, draw),
+        0..2 => word(level, draw),
+        2 => invented(draw),
         3 => capital(&word(level, draw)),
         4 => {
             let count = scaled(level, 2, 6, draw);
             digits(count, draw)
         }
         5 | 6 => identifier(level, draw),
-        7 => listed("nouns", draw),
+        7 => known("nouns", draw),
         _ => {
             let kinds = [
                 Kind::Email,

@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::LazyLock;
 
+use super::words::{invented as pseudo_word, known};
 use crate::catalogue::{Catalogue, ParameterPlan, ToolPlan};
 use crate::draw::Draw;
-use crate::lexicon::{capital, listed, made_up as pseudo_word};
+use crate::lexicon::{capital, listed};
 use crate::value::{Class, Kind};
 
 static TOOL_NAMES: LazyLock<HashSet<&'static str>> = LazyLock::new(|| {
@@ -83,8 +84,13 @@ struct Words {
 impl Words {
     fn fresh(&mut self, list: &str, draw: &mut Draw) -> String {
         loop {
-            let word =
-                if draw.fraction(self.made_up) { pseudo_word(draw) } else { listed(list, draw) };
+            let word = if draw.fraction(self.made_up) {
+                pseudo_word(draw)
+            } else if list == "choice_words" {
+                listed(list, draw)
+            } else {
+                known(list, draw)
+            };
             if self.used.insert(word.clone()) {
                 return word;
             }
@@ -132,7 +138,16 @@ fn tool(theme: &Theme, domain: usize, level: f64, words: &mut Words, draw: &mut 
         } else {
             let name = format!("{verb} {object}").replace(' ', "_");
             let article = *draw.pick(&["a", "the", "my", ""]);
-            let plain = with_article(&format!("{verb} {article} {object}"));
+            let said = match theme {
+                // What the tools of a domain have in common may be said otherwise; what tells them
+                // apart may not.
+                Theme::Noun(_) => paraphrase(Some(&verb), &object, words, draw),
+                Theme::Verb(_) => paraphrase(None, &object, words, draw),
+                Theme::Open if draw.chance(50) => paraphrase(Some(&verb), &object, words, draw),
+                Theme::Open => paraphrase(None, &object, words, draw),
+            };
+            let said = if draw.chance(55) { format!("{verb} {article} {object}") } else { said };
+            let plain = with_article(&said);
             (name, vec![plain, format!("{verb} {object}"), format!("{verb} this {object}")])
         };
         if TOOL_NAMES.contains(name.as_str()) {
@@ -154,6 +169,26 @@ fn tool(theme: &Theme, domain: usize, level: f64, words: &mut Words, draw: &mut 
             ask,
             params,
         };
+    }
+}
+
+/// A request in other words than the tool's name: the name has to be read in the schema. Without a verb
+/// of the name, the object is said in full and another verb stands before it.
+fn paraphrase(verb: Option<&str>, object: &str, words: &mut Words, draw: &mut Draw) -> String {
+    let article = *draw.pick(&["a", "the", "my", ""]);
+    let Some(verb) = verb else {
+        let verb = match draw.below(3) {
+            0 => words.fresh("verbs", draw),
+            1 => "get".to_owned(),
+            _ => listed("verbs", draw),
+        };
+        return format!("{verb} {article} {object}");
+    };
+    match draw.below(4) {
+        0 => format!("{verb} {article} {object} {}", words.fresh("nouns", draw)),
+        1 => format!("{verb} {article} {} {object}", words.fresh("nouns", draw)),
+        2 => format!("{verb} {article} {}", words.fresh("nouns", draw)),
+        _ => format!("get {article} {object} to {verb}"),
     }
 }
 
@@ -198,7 +233,7 @@ fn kind(draw: &mut Draw) -> Kind {
 
 fn parameter_name(kind: Kind, made_up: f64, draw: &mut Draw) -> String {
     let word = |list: &str, draw: &mut Draw| {
-        if draw.fraction(made_up) { pseudo_word(draw) } else { listed(list, draw) }
+        if draw.fraction(made_up) { pseudo_word(draw) } else { known(list, draw) }
     };
     let typical: &[&str] = match kind {
         Kind::Person => &["name", "owner", "person", "guest", "author"],
@@ -255,7 +290,7 @@ fn parameter(
     let said = match draw.below(100) {
         0..30 => None,
         30..50 if alone && kind.item().is_none() => Some(natural(kind, &label)),
-        _ => Some(match draw.below(8) {
+        _ => Some(match draw.below(11) {
             0 => format!("for the {label} {{}}"),
             1 => format!("with {{}} as {label}"),
             2 => format!("where the {label} is {{}}"),
@@ -263,6 +298,9 @@ fn parameter(
             4 => format!("at {label} {{}}"),
             5 => format!("in the {label} {{}}"),
             6 => format!("and {label} {{}}"),
+            7 => format!("with {{}} {label}"),
+            8 => format!("in {{}} {label}"),
+            9 => format!("of {{}} {label}"),
             _ => format!("{label} {{}}"),
         }),
     };
