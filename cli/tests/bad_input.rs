@@ -119,8 +119,7 @@ fn a_run_directory_belongs_to_one_configuration() {
 }
 
 #[test]
-fn a_full_disk_is_named() {
-    // A run directory whose parent cannot be written to stands in for it where no small disk can be had.
+fn a_directory_that_cannot_be_written_is_named() {
     let error = train(Path::new("/proc/octet"), &["--set", "run.steps=1"]);
     assert!(error.contains("/proc/octet"), "{error}");
 }

@@ -6,6 +6,7 @@ mod corpus;
 mod fresh;
 mod recipe;
 
+use crate::train::progress::Screen;
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
 use clap::Args;
@@ -54,10 +55,7 @@ struct Position {
 
 /// Runs the command.
 pub fn run(args: &SftArgs) -> Result<()> {
-    let text = std::fs::read_to_string(&args.recipe)
-        .with_context(|| format!("reading {}", args.recipe.display()))?;
-    let recipe: Recipe =
-        toml::from_str(&text).with_context(|| format!("reading {}", args.recipe.display()))?;
+    let recipe = Recipe::read(&args.recipe)?;
     let last = args.out.join("last");
     let mut position = Position::default();
     if args.resume {
@@ -113,21 +111,27 @@ fn train(
     } else {
         Updater::new(model, Keep::Activations, hyper)?
     };
-    eprintln!(
-        "sft: {} parameters, vocabulary {}, steps {}..{total}",
+    let screen = Screen::new();
+    screen.line(&format!(
+        "octet sft  {} parameters, vocabulary {}, steps {} to {total} → {}",
         policy.model.params().count(),
         policy.model.config().vocab_size,
-        position.step
-    );
+        position.step,
+        last.display()
+    ));
     let end = args.until.unwrap_or(total).min(total);
     let batches = prefetch(recipe, &policy.directory, position, end)?;
     let mut log =
         std::fs::File::options().create(true).append(true).open(args.out.join("metrics.jsonl"))?;
+    let bar = screen.bar("sft", end);
     let (mut started, mut since, mut loss_sum, mut loss_steps) = (Instant::now(), 0u64, 0.0, 0u32);
+    let mut too_long = 0;
     for batch in batches {
         let (step, batch) = batch?;
         let sequences = batch.iter().map(|lesson| lesson.asked.len() as u64).sum::<u64>();
-        let batch: Vec<Lesson> = batch.into_iter().filter(|l| l.fits(&policy)).collect();
+        let (batch, longer): (Vec<Lesson>, Vec<Lesson>) =
+            batch.into_iter().partition(|lesson| lesson.fits(&policy));
+        too_long += longer.len();
         let tokens: usize = batch.iter().map(Lesson::size).sum();
         let (loss, norm) = one_step(&mut updater, recipe, batch, schedule.learning_rate(step))?;
         position.step = step + 1;
@@ -143,7 +147,11 @@ fn train(
                 "tokens_per_second": since as f64 / started.elapsed().as_secs_f64(),
             });
             writeln!(log, "{line}")?;
-            eprintln!("{line}");
+            bar.set_position(position.step);
+            bar.set_message(format!("loss {:.3}", loss_sum / f64::from(loss_steps)));
+            if !screen.is_terminal() {
+                screen.line(&line.to_string());
+            }
             (started, since, loss_sum, loss_steps) = (Instant::now(), 0, 0.0, 0);
         }
         if position.step.is_multiple_of(args.save_every) || position.step == end {
@@ -151,6 +159,21 @@ fn train(
             started = Instant::now();
         }
     }
+    bar.finish_and_clear();
+    if too_long > 0 {
+        screen.line(&format!(
+            "left out {too_long} sequences longer than the model's context of {} tokens",
+            policy.model.config().max_position_embeddings
+        ));
+    }
+    crate::screen::say(format_args!(
+        "step {} of {total}, {} tokens\nweights      {}\npolicy       {policy}\n\n\
+         try next     octet eval {policy} --show 5",
+        position.step,
+        position.tokens,
+        policy.model.params().digest()?.to_hex(),
+        policy = last.display(),
+    ));
     Ok(())
 }
 

@@ -2,14 +2,16 @@
 //!
 //! Invariant: everything that the resulting weights depend on is in here.
 
+use anyhow::Result;
 use octet_dataset::ColdStartSpec;
-use serde::Deserialize;
+use octet_runtime::config::{Layers, load};
+use serde::{Deserialize, Serialize};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A supervised fine-tuning run.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Recipe {
     /// Seed of weights, drills and order.
     pub seed: u64,
@@ -22,14 +24,13 @@ pub struct Recipe {
     /// Batches.
     pub batch: Batch,
     /// Rows whose requests no drill may repeat.
-    #[serde(default)]
     pub exclude: Vec<PathBuf>,
     /// What is trained on, one stage after the other.
     pub stage: Vec<Stage>,
 }
 
 /// The shape of a new Qwen2 model, and its tokenizer.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fresh {
     /// Entries of the byte-level vocabulary.
@@ -59,8 +60,8 @@ pub struct Fresh {
 }
 
 /// AdamW's constants and the schedule.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Optimiser {
     /// The highest learning rate.
     pub learning_rate: f64,
@@ -77,8 +78,8 @@ pub struct Optimiser {
 }
 
 /// Sizes.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Batch {
     /// Sequences a step.
     pub sequences: usize,
@@ -87,7 +88,7 @@ pub struct Batch {
 }
 
 /// Some steps on one source.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stage {
     /// Steps of this stage.
@@ -116,6 +117,25 @@ pub struct Stage {
     pub made_up: f64,
 }
 
+impl Default for Optimiser {
+    fn default() -> Self {
+        Self {
+            learning_rate: 1e-3,
+            warmup_steps: 100,
+            floor: 0.05,
+            beta2: 0.98,
+            weight_decay: 0.05,
+            max_gradient_norm: 1.0,
+        }
+    }
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self { sequences: 64, micro_batch_tokens: 2048 }
+    }
+}
+
 fn paper_mix() -> [f64; 3] {
     [0.6, 0.25, 0.15]
 }
@@ -133,6 +153,41 @@ fn mostly_made_up() -> f64 {
 }
 
 impl Recipe {
+    /// Reads a recipe's file and checks what types cannot say.
+    ///
+    /// # Errors
+    /// Names the key, where it was given, what was expected and what was found.
+    pub fn read(path: &Path) -> Result<Self> {
+        let layers = Layers::new().file(path)?;
+        let recipe: Self = load(&layers)?;
+        let refuse = |key: &str, expected: &str, found: String| {
+            Err(layers.refusal(key, expected, &found).into())
+        };
+        if recipe.model.is_some() == recipe.fresh.is_some() {
+            let found = if recipe.fresh.is_some() { "both" } else { "neither" };
+            return refuse(
+                "model",
+                "a directory, or the shape of a new model in [fresh]",
+                found.into(),
+            );
+        }
+        if recipe.steps() == 0 {
+            return refuse("stage", "at least one [[stage]] with steps", "none".into());
+        }
+        if recipe.batch.sequences == 0 {
+            return refuse("batch.sequences", "at least 1", "0".into());
+        }
+        for stage in &recipe.stage {
+            let count = stage.sequences.unwrap_or(recipe.batch.sequences);
+            let siblings = stage.siblings.map_or(1, NonZeroUsize::get);
+            if count == 0 || count % siblings != 0 {
+                let expected = format!("a divisor of the {count} sequences of a step");
+                return refuse("stage.siblings", &expected, siblings.to_string());
+            }
+        }
+        Ok(recipe)
+    }
+
     /// Steps of all stages.
     pub fn steps(&self) -> u64 {
         self.stage.iter().map(|s| s.steps).sum()

@@ -26,6 +26,11 @@ impl Screen {
         self.bars.clone()
     }
 
+    /// Whether bars are drawn.
+    pub fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
     /// Prints a line above the bars.
     pub fn line(&self, text: &str) {
         if self.terminal {
