@@ -59,7 +59,7 @@ impl<'a> Offer<'a> {
     fn target(&self, pool: &'a [ToolPlan], draw: &mut Draw) -> &'a ToolPlan {
         match self {
             Offer::Drawn(_) => draw.pick(pool),
-            Offer::Fixed(tools) => *draw.pick(tools),
+            Offer::Fixed(tools) => draw.pick(tools),
         }
     }
 
