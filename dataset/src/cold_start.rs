@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::answer::reference_answer;
 use crate::catalogue::Catalogue;
-use crate::compose::{Offer, compose};
+use crate::compose::compose;
 use crate::draw::{Draw, Purpose};
 use crate::example::{Example, Message, Role};
 use crate::generate::example;
@@ -121,25 +121,6 @@ impl ColdStart {
         }
     }
 
-    /// So many drills that offer the same tools: a prompt whose long part serves them all. No two have
-    /// the same request. Copying drills have nothing to share, and are merely as many.
-    pub fn family(&self, index: u64, count: usize) -> Vec<Drill> {
-        let mut attempt = 0;
-        loop {
-            let mut draw = Draw::keyed(Purpose::Family, self.spec.seed, attempt, index);
-            let drills = self.siblings(count, &mut draw);
-            let mut seen = HashSet::new();
-            let fresh = |drill: &Drill| {
-                let request = drill.messages.last().and_then(|message| message.content.as_deref());
-                request.is_none_or(|r| !self.excluded.contains(r) && seen.insert(r.to_owned()))
-            };
-            if drills.iter().all(fresh) {
-                return drills;
-            }
-            attempt += 1;
-        }
-    }
-
     fn attempt(&self, draw: &mut Draw) -> Drill {
         let spec = &self.spec;
         let level = spec.difficulty.clamp(0.0, 1.0) * (0.5 + 0.5 * draw.unit());
@@ -148,42 +129,14 @@ impl ColdStart {
         }
         let style = *draw.pick(&Style::ALL);
         let behaviour = self.behaviour(draw);
-        let catalogue = Catalogue::training();
         if draw.fraction(spec.catalogue_fraction) {
-            let offer = Offer::draw(draw);
-            let composed = compose(&catalogue.tools, &offer, catalogue, behaviour, style, draw);
+            let catalogue = Catalogue::training();
+            let composed = compose(&catalogue.tools, catalogue, behaviour, style, draw);
             return call(DrillKind::Catalogue(behaviour), &example(&composed, Map::new()), draw);
         }
         let pool = inventing::pool(level, spec.made_up, draw);
-        let offer = Offer::draw(draw);
-        let composed = compose(&pool, &offer, catalogue, behaviour, style, draw);
+        let composed = compose(&pool, Catalogue::training(), behaviour, style, draw);
         call(DrillKind::Invented(behaviour), &example(&composed, Map::new()), draw)
-    }
-
-    fn siblings(&self, count: usize, draw: &mut Draw) -> Vec<Drill> {
-        let spec = &self.spec;
-        let level = spec.difficulty.clamp(0.0, 1.0) * (0.5 + 0.5 * draw.unit());
-        if draw.fraction(spec.copy_fraction) {
-            return (0..count).map(|_| copying::drill(level, spec.made_up, draw)).collect();
-        }
-        let catalogue = Catalogue::training();
-        let invented;
-        let (pool, kind): (&[_], fn(Behaviour) -> DrillKind) =
-            if draw.fraction(spec.catalogue_fraction) {
-                (&catalogue.tools, DrillKind::Catalogue)
-            } else {
-                invented = inventing::pool(level, spec.made_up, draw);
-                (&invented, DrillKind::Invented)
-            };
-        let offer = Offer::fixed(pool, draw);
-        (0..count)
-            .map(|_| {
-                let style = *draw.pick(&Style::ALL);
-                let behaviour = self.behaviour(draw);
-                let composed = compose(pool, &offer, catalogue, behaviour, style, draw);
-                call(kind(behaviour), &example(&composed, Map::new()), draw)
-            })
-            .collect()
     }
 
     fn behaviour(&self, draw: &mut Draw) -> Behaviour {

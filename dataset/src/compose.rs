@@ -33,86 +33,19 @@ pub(crate) struct Composed<'a> {
     pub values: [usize; 3],
 }
 
-/// The tools that a row offers.
-#[derive(Debug, Clone)]
-pub(crate) enum Offer<'a> {
-    /// So many, drawn around the tool that is asked for.
-    Drawn(usize),
-    /// These, whatever is asked for.
-    Fixed(Vec<&'a ToolPlan>),
-}
-
-impl<'a> Offer<'a> {
-    /// How many tools a row offers, to be drawn with the row.
-    pub fn draw(draw: &mut Draw) -> Self {
-        Offer::Drawn(draw.weighted(&TOOLS_OFFERED) + 1)
-    }
-
-    /// Tools for several rows.
-    pub fn fixed(pool: &'a [ToolPlan], draw: &mut Draw) -> Self {
-        let offered = draw.weighted(&TOOLS_OFFERED) + 1;
-        let tool = draw.pick(pool);
-        Offer::Fixed(with_distractors(tool, pool, offered, draw))
-    }
-
-    /// A tool that can be asked for and is offered.
-    fn target(&self, pool: &'a [ToolPlan], draw: &mut Draw) -> &'a ToolPlan {
-        match self {
-            Offer::Drawn(_) => draw.pick(pool),
-            Offer::Fixed(tools) => draw.pick(tools),
-        }
-    }
-
-    /// What is offered when this tool is asked for.
-    fn around(
-        &self,
-        tool: &'a ToolPlan,
-        pool: &'a [ToolPlan],
-        draw: &mut Draw,
-    ) -> Vec<&'a ToolPlan> {
-        match self {
-            Offer::Drawn(count) => with_distractors(tool, pool, *count, draw),
-            Offer::Fixed(tools) => tools.clone(),
-        }
-    }
-
-    /// A tool that nothing offered is near to, and what is offered beside it. With fixed tools there
-    /// may be no such tool.
-    fn missing(
-        &self,
-        pool: &'a [ToolPlan],
-        target: &'a ToolPlan,
-        draw: &mut Draw,
-    ) -> Option<(&'a ToolPlan, Vec<&'a ToolPlan>)> {
-        match self {
-            Offer::Drawn(count) => {
-                let far: Vec<&ToolPlan> =
-                    pool.iter().filter(|other| !target.is_near(other)).collect();
-                let chosen = draw.some(far.len(), *count);
-                Some((target, chosen.into_iter().map(|i| far[i]).collect()))
-            }
-            Offer::Fixed(tools) => {
-                let far = |tool: &&ToolPlan| tools.iter().all(|offered| !offered.is_near(tool));
-                let far: Vec<&ToolPlan> = pool.iter().filter(far).collect();
-                (!far.is_empty()).then(|| (*draw.pick(&far), tools.clone()))
-            }
-        }
-    }
-}
-
 /// Composes a row out of these tools. `pool` must hold at least one tool.
 pub(crate) fn compose<'a>(
     pool: &'a [ToolPlan],
-    offer: &Offer<'a>,
     catalogue: &Catalogue,
     behaviour: Behaviour,
     style: Style,
     draw: &mut Draw,
 ) -> Composed<'a> {
+    let offered = draw.weighted(&TOOLS_OFFERED) + 1;
     match behaviour {
-        Behaviour::Clarify => clarify(pool, offer, style, draw),
-        Behaviour::Refuse => refuse(pool, offer, catalogue, style, draw),
-        Behaviour::Execute | Behaviour::Text => execute(pool, offer, style, draw),
+        Behaviour::Clarify => clarify(pool, offered, style, draw),
+        Behaviour::Refuse => refuse(pool, catalogue, offered, style, draw),
+        Behaviour::Execute | Behaviour::Text => execute(pool, offered, style, draw),
     }
 }
 
@@ -153,14 +86,14 @@ impl Composed<'_> {
 
 fn execute<'a>(
     pool: &'a [ToolPlan],
-    offer: &Offer<'a>,
+    offered: usize,
     style: Style,
     draw: &mut Draw,
 ) -> Composed<'a> {
-    let tool = offer.target(pool, draw);
+    let tool = draw.pick(pool);
     let given = full(tool, draw);
     Composed {
-        tools: offer.around(tool, pool, draw),
+        tools: with_distractors(tool, pool, offered, draw),
         request: request(tool, &given, style, draw),
         truth: GroundTruth::Calls(vec![Call {
             name: tool.name.clone(),
@@ -178,11 +111,11 @@ fn execute<'a>(
 
 fn clarify<'a>(
     pool: &'a [ToolPlan],
-    offer: &Offer<'a>,
+    offered: usize,
     style: Style,
     draw: &mut Draw,
 ) -> Composed<'a> {
-    let tool = offer.target(pool, draw);
+    let tool = draw.pick(pool);
     let required: Vec<usize> =
         (0..tool.params.len()).filter(|&i| !tool.params[i].optional).collect();
     let count = if required.len() > 1 && draw.chance(20) { 2 } else { 1 };
@@ -192,7 +125,7 @@ fn clarify<'a>(
     let mut given = full(tool, draw);
     given.retain(|(i, _)| !missing.contains(i));
     Composed {
-        tools: offer.around(tool, pool, draw),
+        tools: with_distractors(tool, pool, offered, draw),
         request: request(tool, &given, style, draw),
         truth: GroundTruth::Clarify {
             missing: missing.iter().map(|&i| tool.params[i].name.clone()).collect(),
@@ -206,8 +139,8 @@ fn clarify<'a>(
 
 fn refuse<'a>(
     pool: &'a [ToolPlan],
-    offer: &Offer<'a>,
     catalogue: &Catalogue,
+    offered: usize,
     style: Style,
     draw: &mut Draw,
 ) -> Composed<'a> {
@@ -220,33 +153,29 @@ fn refuse<'a>(
         refusal: None,
         values: [0; 3],
     };
-    let tool = offer.target(pool, draw);
+    let tool = draw.pick(pool);
     match draw.below(100) {
         0..38 => {
-            composed.tools = offer.around(tool, pool, draw);
+            composed.tools = with_distractors(tool, pool, offered, draw);
             composed.request = plain(&catalogue.harmful(draw), style, draw);
             composed.refusal = Some("harmful");
         }
         38..50 => {
-            composed.tools = offer.around(tool, pool, draw);
+            composed.tools = with_distractors(tool, pool, offered, draw);
             let wish = request(tool, &full(tool, draw), style, draw);
             composed.request = continued(&wish, &catalogue.harmful_end(draw));
             composed.refusal = Some("harmful_use");
             composed.domain = Some(&tool.domain);
         }
         50..70 => {
-            composed.tools = offer.around(tool, pool, draw);
+            composed.tools = with_distractors(tool, pool, offered, draw);
             composed.request = plain(&catalogue.unserved(draw), style, draw);
             composed.refusal = Some("unserved");
         }
         _ => {
-            let Some((tool, tools)) = offer.missing(pool, tool, draw) else {
-                composed.tools = offer.around(tool, pool, draw);
-                composed.request = plain(&catalogue.unserved(draw), style, draw);
-                composed.refusal = Some("unserved");
-                return composed;
-            };
-            composed.tools = tools;
+            let far: Vec<&ToolPlan> = pool.iter().filter(|other| !tool.is_near(other)).collect();
+            let chosen = draw.some(far.len(), offered);
+            composed.tools = chosen.into_iter().map(|i| far[i]).collect();
             composed.request = request(tool, &full(tool, draw), style, draw);
             composed.refusal = Some("no_such_tool");
             composed.domain = Some(&tool.domain);

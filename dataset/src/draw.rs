@@ -19,8 +19,6 @@ pub enum Purpose {
     Answer,
     /// One cold-start drill.
     Drill,
-    /// Cold-start drills over the same tools.
-    Family,
 }
 
 impl Purpose {
@@ -31,7 +29,6 @@ impl Purpose {
             Purpose::Row => 0x726f_775f_3030_3031,
             Purpose::Answer => 0x616e_7377_5f30_3031,
             Purpose::Drill => 0x6472_696c_5f30_3031,
-            Purpose::Family => 0x6661_6d69_6c79_3031,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use serde_json::Map;
 
 use crate::catalogue::Catalogue;
-use crate::compose::{Composed, Offer, compose};
+use crate::compose::{Composed, compose};
 use crate::draw::{Draw, Purpose};
 use crate::example::Example;
 use crate::phrase::Style;
@@ -103,8 +103,7 @@ fn row(
     let catalogue = spec.split.catalogue();
     let stream = (attempt << 8) | spec.split.key();
     let mut draw = Draw::keyed(Purpose::Row, spec.seed, stream, index as u64);
-    let offer = Offer::draw(&mut draw);
-    compose(&catalogue.tools, &offer, catalogue, behaviour, style, &mut draw)
+    compose(&catalogue.tools, catalogue, behaviour, style, &mut draw)
 }
 
 /// Behaviour and style by index: exact shares in random order.

@@ -12,6 +12,9 @@ use octet_policy::tokenizer::Tokenizer;
 use serde_json::{Map, Value};
 use std::path::Path;
 
+/// Sequences computed behind one system message.
+const SHARED: usize = 8;
+
 /// The source of batches.
 pub struct Corpus {
     recipe: Recipe,
@@ -60,28 +63,24 @@ impl Corpus {
         let (at, progress) = self.recipe.stage_of(step).context("a step after the last stage")?;
         let stage = &self.recipe.stage[at];
         let count = stage.sequences.unwrap_or(self.recipe.batch.sequences) as u64;
-        let Some(rows) = &self.data[at] else {
-            let corpus = ColdStart::new(stage.corpus(self.recipe.seed, progress));
-            let corpus = corpus.excluding(&self.excluded);
-            let Some(siblings) = stage.siblings else {
-                return (first..first + count)
-                    .map(|i| self.lesson(&[corpus.drill(i).into()]))
-                    .collect();
-            };
-            let size = siblings.get() as u64;
-            let mut lessons = Vec::new();
-            for family in first / size..(first + count) / size {
-                let family = corpus.family(family, siblings.get());
-                let share = family.iter().all(|drill| drill.tools == family[0].tools);
-                let pairs: Vec<Pair> = family.into_iter().map(Pair::from).collect();
-                let together = if share && !pairs[0].tools.is_empty() { pairs.len() } else { 1 };
-                for pairs in pairs.chunks(together) {
-                    lessons.push(self.lesson(pairs)?);
-                }
+        let mut pairs: Vec<Pair> = match &self.data[at] {
+            Some(rows) => (first..first + count).map(|i| self.row(rows, i)).collect(),
+            None => {
+                let corpus = ColdStart::new(stage.corpus(self.recipe.seed, progress));
+                let corpus = corpus.excluding(&self.excluded);
+                (first..first + count).map(|i| Pair::from(corpus.drill(i))).collect()
             }
-            return Ok(lessons);
         };
-        (first..first + count).map(|i| self.lesson(&[self.row(rows, i)])).collect()
+        // Prompts with the same system message share its tokens.
+        pairs.sort_by(|a, b| a.system().cmp(&b.system()));
+        let mut lessons = Vec::new();
+        for alike in pairs.chunk_by(|a, b| a.system() == b.system()) {
+            let together = if alike[0].system().is_some() { SHARED } else { 1 };
+            for pairs in alike.chunks(together) {
+                lessons.push(self.lesson(pairs)?);
+            }
+        }
+        Ok(lessons)
     }
 
     /// Sequences of a step.
@@ -156,6 +155,14 @@ fn common_prefix(prompts: &[Vec<u32>]) -> usize {
         let same = first[..common].iter().zip(prompt).take_while(|(a, b)| a == b).count();
         same.min(common)
     })
+}
+
+impl Pair {
+    fn system(&self) -> Option<&str> {
+        let first = self.messages.first()?;
+        let is_system = first.get("role").and_then(Value::as_str) == Some("system");
+        is_system.then(|| first.get("content").and_then(Value::as_str)).flatten()
+    }
 }
 
 impl From<Drill> for Pair {

@@ -6,7 +6,6 @@ use anyhow::Result;
 use octet_dataset::ColdStartSpec;
 use octet_runtime::config::{Layers, load};
 use serde::{Deserialize, Serialize};
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 /// A supervised fine-tuning run.
@@ -95,9 +94,6 @@ pub struct Stage {
     pub steps: u64,
     /// Sequences a step, where the stage wants its own.
     pub sequences: Option<usize>,
-    /// Sequences that share their tools, and so the longer part of their prompts: computed once for
-    /// all of them. Divides `sequences`.
-    pub siblings: Option<NonZeroUsize>,
     /// A data set to learn the reference answers of; without one, drills.
     pub data: Option<PathBuf>,
     /// Share of copying drills.
@@ -176,14 +172,6 @@ impl Recipe {
         }
         if recipe.batch.sequences == 0 {
             return refuse("batch.sequences", "at least 1", "0".into());
-        }
-        for stage in &recipe.stage {
-            let count = stage.sequences.unwrap_or(recipe.batch.sequences);
-            let siblings = stage.siblings.map_or(1, NonZeroUsize::get);
-            if count == 0 || count % siblings != 0 {
-                let expected = format!("a divisor of the {count} sequences of a step");
-                return refuse("stage.siblings", &expected, siblings.to_string());
-            }
         }
         Ok(recipe)
     }

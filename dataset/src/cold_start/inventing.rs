@@ -160,7 +160,7 @@ fn tool(theme: &Theme, domain: usize, level: f64, words: &mut Words, draw: &mut 
             2 => format!("{} {object}", capital(&verb)),
             _ => format!("{} one {object} for a {}", capital(&verb), listed("nouns", draw)),
         });
-        let params = parameters(level, words, draw);
+        let params = parameters(level, &name, words, draw);
         return ToolPlan {
             name,
             domain: format!("invented {domain}"),
@@ -201,14 +201,18 @@ fn with_article(phrase: &str) -> String {
     phrase
 }
 
-fn parameters(level: f64, words: &mut Words, draw: &mut Draw) -> Vec<ParameterPlan> {
+fn parameters(level: f64, tool: &str, words: &mut Words, draw: &mut Draw) -> Vec<ParameterPlan> {
     let most = 2 + (level * 3.0).round() as usize;
     let count = (draw.weighted(&[22, 33, 25, 13, 7]) + 1).min(most);
     let kinds: Vec<Kind> = (0..count).map(|_| kind(draw)).collect();
     let mut params: Vec<ParameterPlan> = Vec::with_capacity(count);
     for &kind in &kinds {
         let name = loop {
-            let name = parameter_name(kind, words.made_up, draw);
+            let said: Vec<&str> = std::iter::once(tool)
+                .chain(params.iter().map(|param| param.name.as_str()))
+                .flat_map(|name| name.split('_'))
+                .collect();
+            let name = parameter_name(kind, &said, words.made_up, draw);
             let taken = params.iter().any(|param| param.name == name);
             if !taken && !HELD_OUT_PARAMETERS.contains(name.as_str()) {
                 break name;
@@ -231,9 +235,17 @@ fn kind(draw: &mut Draw) -> Kind {
     KINDS[draw.weighted(&weights)].0
 }
 
-fn parameter_name(kind: Kind, made_up: f64, draw: &mut Draw) -> String {
+/// `said` are words of the tool and of its other parameters. Real parameters repeat them
+/// (`hire_walker(walker, walk_length)`), so the word before is not enough to tell what comes next.
+fn parameter_name(kind: Kind, said: &[&str], made_up: f64, draw: &mut Draw) -> String {
     let word = |list: &str, draw: &mut Draw| {
-        if draw.fraction(made_up) { pseudo_word(draw) } else { known(list, draw) }
+        if draw.chance(22) {
+            (*draw.pick(said)).to_owned()
+        } else if draw.fraction(made_up) {
+            pseudo_word(draw)
+        } else {
+            known(list, draw)
+        }
     };
     let typical: &[&str] = match kind {
         Kind::Person => &["name", "owner", "person", "guest", "author"],
