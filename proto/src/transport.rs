@@ -209,6 +209,7 @@ fn parse(address: &str) -> Result<Uri, AddressError> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
