@@ -1,9 +1,11 @@
 //! `octet`: reinforcement learning from verifiable rewards for tool calling, in one binary.
 
+mod certs;
 mod data;
 mod eval;
 mod evaluation;
 mod machine;
+mod network;
 mod plot;
 mod recipe;
 mod reward;
@@ -35,6 +37,7 @@ enum Command {
     Data(data::DataArgs),
     Reward(reward::RewardArgs),
     Sft(sft::SftArgs),
+    Certs(certs::CertsArgs),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Command::Data(args) => data::run(&args),
         Command::Reward(args) => reward::run(&args),
         Command::Sft(args) => sft::run(&args),
+        Command::Certs(args) => certs::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

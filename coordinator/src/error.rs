@@ -19,18 +19,6 @@ pub enum CoordinatorError {
     /// The machine says no.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// No join token was presented.
-    #[error("{node} presented no join token: start it with the run's token")]
-    NoToken {
-        /// Who registered.
-        node: String,
-    },
-    /// Another run's join token was presented.
-    #[error("{node} presented a wrong join token: start it with the token of this run")]
-    WrongToken {
-        /// Who registered.
-        node: String,
-    },
     /// A node named an address that nobody can dial.
     #[error("field `{field}`")]
     Address {
@@ -84,8 +72,6 @@ impl ServiceError for CoordinatorError {
     fn kind(&self) -> &'static str {
         match self {
             Self::Refused(refusal) => refusal.kind(),
-            Self::NoToken { .. } => "no-token",
-            Self::WrongToken { .. } => "wrong-token",
             Self::Address { .. } => "bad-address",
             Self::Stopping => "stopping",
             Self::Busy(_) => "busy",
@@ -109,8 +95,6 @@ impl ServiceError for CoordinatorError {
                 Refusal::TooMany { .. } => Code::ResourceExhausted,
                 Refusal::BadField { .. } => Code::InvalidArgument,
             },
-            Self::NoToken { .. } => Code::Unauthenticated,
-            Self::WrongToken { .. } => Code::PermissionDenied,
             Self::Address { .. } => Code::InvalidArgument,
             Self::Stopping | Self::Busy(_) => Code::Unavailable,
             Self::Plan(_) | Self::Rows { .. } | Self::EmptyToken => Code::FailedPrecondition,

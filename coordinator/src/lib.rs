@@ -17,5 +17,6 @@ pub mod service;
 pub use error::CoordinatorError;
 pub use examples::Rows;
 pub use machine::{Reward, Snapshot};
+pub use octet_proto::auth::JoinToken;
 pub use plan::{RunPlan, Timing};
-pub use service::{Config, Coordinator, Handle, JOURNAL_FILE, JoinToken, Progress, serve};
+pub use service::{Config, Coordinator, Handle, JOURNAL_FILE, Progress, serve};

@@ -125,6 +125,11 @@ impl Handle {
         self.board.events.subscribe()
     }
 
+    /// Bytes of weights that were sent to workers.
+    pub fn weight_bytes_sent(&self) -> u64 {
+        self.board.publication.sent_bytes()
+    }
+
     /// What the learner waits for now.
     pub fn waits(&self) -> Vec<WaitView> {
         self.board.waits.snapshot()

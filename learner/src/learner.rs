@@ -46,7 +46,7 @@ pub struct Config {
     pub config_digest: ConfigDigest,
     /// Where the coordinator is, `http://host:port`.
     pub coordinator: String,
-    /// Shown to the coordinator.
+    /// Shown to the coordinator, and demanded of workers.
     pub join_token: String,
     /// Where workers reach this learner; the listener's own address where there is none.
     pub endpoint: Option<String>,

@@ -7,7 +7,6 @@ mod support;
 use octet_learner::LearnerError;
 use octet_proto::error::error_kind;
 use octet_proto::learner::{DeliveryOutcome, DeliveryReceipt, ScoredGroup};
-use octet_proto::transport::{ClientOptions, channel};
 use octet_proto::weights::{GetManifestRequest, weights_client};
 use octet_runtime::CancellationToken;
 use std::sync::Arc;
@@ -149,7 +148,7 @@ async fn a_learner_serves_and_stops_without_a_coordinator() {
     let error = ended(intruder).await.unwrap_err();
     assert!(error.to_string().contains("held by another process"), "{error}");
 
-    let mut client = weights_client(channel(&endpoint, &ClientOptions::default()).unwrap());
+    let mut client = weights_client(worker::line(&endpoint));
     let waiting = tokio::spawn(async move {
         client.get_manifest(GetManifestRequest { version: 1, wait_ms: 15_000 }).await
     });

@@ -87,6 +87,23 @@ pub fn with_causes(error: &dyn Error) -> String {
     text
 }
 
+/// What is known of a failed call, on one line: the service's words, or what broke on the way.
+pub fn describe(status: &Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut cause = status.source();
+    while let Some(next) = cause {
+        let message = next.to_string();
+        if !text.contains(&message) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&message);
+        }
+        cause = next.source();
+    }
+    if text.is_empty() { status.code().to_string() } else { text }
+}
+
 fn bounded(message: &str) -> String {
     match message.char_indices().nth(LONGEST_MESSAGE) {
         Some((end, _)) => format!("{}…", &message[..end]),

@@ -1,7 +1,6 @@
 //! The learner's contract: scored groups in, receipts out.
 
-use tonic::transport::Channel;
-
+use crate::auth::Line;
 use crate::generated::learner_service_client;
 use crate::transport::MAX_MESSAGE_BYTES;
 
@@ -12,11 +11,11 @@ pub use crate::generated::{
 };
 
 /// A client of the learner. Clones share one connection.
-pub type LearnerClient = learner_service_client::LearnerServiceClient<Channel>;
+pub type LearnerClient = learner_service_client::LearnerServiceClient<Line>;
 
-/// A client over `channel`, with the message limits set.
-pub fn learner_client(channel: Channel) -> LearnerClient {
-    LearnerClient::new(channel)
+/// A client over a channel or a [`Line`], with the message limits set.
+pub fn learner_client(line: impl Into<Line>) -> LearnerClient {
+    LearnerClient::new(line.into())
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }

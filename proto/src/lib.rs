@@ -3,12 +3,14 @@
 //! The one idea of this crate is that the contracts live in one place. Generated code stays private;
 //! what leaves are messages by service ([`coordinator`], [`reward`], [`learner`], [`weights`]),
 //! newtypes where two numbers could be confused ([`ids`]), one way to open a connection on each
-//! side ([`transport`]) and one way to carry an error across ([`error`]).
+//! side ([`transport`]), one way to show who may call ([`auth`]) and one way to carry an error across
+//! ([`error`]).
 //!
 //! Invariant: this crate knows no other crate of the workspace, and decides nothing.
 
 mod generated;
 
+pub mod auth;
 pub mod coordinator;
 pub mod error;
 pub mod ids;

@@ -1,9 +1,8 @@
 //! The reward's contract: `Describe` and `Score`, and nothing else.
 
-use tonic::transport::Channel;
-
+use crate::auth::Line;
 use crate::generated::reward_service_client;
-use crate::transport::MAX_MESSAGE_BYTES;
+use crate::transport::{MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES};
 
 pub use crate::generated::reward_service_server::{RewardService, RewardServiceServer};
 pub use crate::generated::score_response::Outcome as ScoreOutcome;
@@ -12,11 +11,11 @@ pub use crate::generated::{
 };
 
 /// A client of a reward service. Clones share one connection.
-pub type RewardClient = reward_service_client::RewardServiceClient<Channel>;
+pub type RewardClient = reward_service_client::RewardServiceClient<Line>;
 
-/// A client over `channel`, with the message limits set.
-pub fn reward_client(channel: Channel) -> RewardClient {
-    RewardClient::new(channel)
+/// A client over a channel or a [`Line`], with the message limits set.
+pub fn reward_client(line: impl Into<Line>) -> RewardClient {
+    RewardClient::new(line.into())
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }
@@ -24,6 +23,6 @@ pub fn reward_client(channel: Channel) -> RewardClient {
 /// The service for a router, with the message limits set.
 pub fn reward_server<S: RewardService>(service: S) -> RewardServiceServer<S> {
     RewardServiceServer::new(service)
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_decoding_message_size(MAX_REQUEST_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }

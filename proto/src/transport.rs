@@ -4,23 +4,36 @@
 //! deadline a channel never recovers from a partition; with tonic's default windows weights travel
 //! at a third of the speed.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tonic::codegen::http::Uri;
 use tonic::transport::{Channel, Endpoint, Server};
 
-/// The largest message that either side sends or takes.
+/// The largest message that anybody sends or takes.
 pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
+/// The largest request that a coordinator or a reward service takes: whoever may call either can make
+/// it hold one of these for each open call.
+pub const MAX_REQUEST_BYTES: usize = 8 << 20;
+/// The largest request for weights: two numbers.
+pub const MAX_QUESTION_BYTES: usize = 4 << 10;
 /// How many bytes of weights one chunk carries. Larger messages are slower.
 pub const CHUNK_BYTES: usize = 1 << 20;
-/// What one stream may have under way, unread.
+/// What one stream may have under way to a client, unread: weights travel in this direction.
 pub const STREAM_WINDOW_BYTES: u32 = 16 << 20;
-/// What one connection may have under way, unread.
+/// What one connection may have under way to a client, unread.
 pub const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
+/// What one stream may have under way to a server, unread.
+pub const SERVER_STREAM_WINDOW_BYTES: u32 = 4 << 20;
+/// What one connection may have under way to a server, unread: all that a caller can make it hold
+/// without being read.
+pub const SERVER_CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 /// The largest HTTP/2 frame that either side takes.
 pub const MAX_FRAME_BYTES: u32 = 4 << 20;
 /// How many calls one peer may have open on one connection.
-pub const MAX_STREAMS_PER_CONNECTION: u32 = 256;
+pub const MAX_STREAMS_PER_CONNECTION: u32 = 64;
+/// The most bytes of headers that one call may have.
+pub const MAX_HEADER_BYTES: u32 = 16 << 10;
 
 /// HTTP/2 pings that find out that a peer is gone, though nothing is being said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,21 +77,72 @@ impl Default for ClientOptions {
 /// An address that no connection can be opened to.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum AddressError {
-    /// It is not of the form `http://host:port`.
-    #[error("address `{address}`: expected http://host:port, found {found}")]
+    /// It is not of the form `http://host:port` or `https://host:port`.
+    #[error("address `{address}`: expected http://host:port or https://host:port, found {found}")]
     Malformed {
         /// The address as it was given.
         address: String,
         /// What is wrong with it.
         found: String,
     },
+    /// It asks for TLS, and this node has no certificate.
+    #[error(
+        "address `{address}`: speaks TLS, and this node has no certificate: give it one with --tls-dir (`octet certs` makes them)"
+    )]
+    NoCertificate {
+        /// The address as it was given.
+        address: String,
+    },
+    /// It would be spoken to in plain text over the network.
+    #[error(
+        "address `{address}`: will not speak to another machine unencrypted: give the nodes certificates with --tls-dir and dial https:// (`octet certs` makes them), or allow it with --insecure-network"
+    )]
+    Unencrypted {
+        /// The address as it was given.
+        address: String,
+    },
 }
 
-/// The configured endpoint of a peer. Connect it with a connector of its own where TCP is replaced,
-/// for example by a simulated network; otherwise see [`channel`].
+/// An address that was taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Whether it asks for TLS.
+    pub tls: bool,
+    /// A name or an IP address, without brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+impl Address {
+    /// Takes `http://host:port` or `https://host:port`.
+    ///
+    /// # Errors
+    /// It is not of that form.
+    pub fn parse(address: &str) -> Result<Self, AddressError> {
+        let uri = parse(address)?;
+        let host = uri.host().unwrap_or_default();
+        Ok(Self {
+            tls: uri.scheme_str() == Some("https"),
+            host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
+            port: uri.port_u16().unwrap_or_default(),
+        })
+    }
+
+    /// Whether it is this machine: a loopback address, or `localhost`. Other names may be anywhere.
+    pub fn is_loopback(&self) -> bool {
+        match self.host.parse::<IpAddr>() {
+            Ok(ip) => ip.to_canonical().is_loopback(),
+            Err(_name) => self.host == "localhost",
+        }
+    }
+}
+
+/// The configured endpoint of a peer. Connect it with a connector of its own where plain TCP is
+/// replaced, by TLS or by a simulated network; otherwise see [`channel`].
 ///
 /// # Errors
-/// The address is not `http://host:port`.
+/// The address is not `http://host:port` or `https://host:port`.
 pub fn endpoint(address: &str, options: &ClientOptions) -> Result<Endpoint, AddressError> {
     let mut endpoint = Endpoint::from(parse(address)?)
         .connect_timeout(options.connect_timeout)
@@ -98,22 +162,27 @@ pub fn endpoint(address: &str, options: &ClientOptions) -> Result<Endpoint, Addr
     Ok(endpoint)
 }
 
-/// A channel over TCP that connects at its first call, and again by itself whenever it was cut.
-/// Needs a running Tokio runtime.
+/// A channel over plain TCP that connects at its first call, and again by itself whenever it was
+/// cut. Needs a running Tokio runtime.
 ///
 /// # Errors
 /// The address is not `http://host:port`.
 pub fn channel(address: &str, options: &ClientOptions) -> Result<Channel, AddressError> {
-    Ok(endpoint(address, options)?.connect_lazy())
+    let endpoint = endpoint(address, options)?;
+    if endpoint.uri().scheme_str() == Some("https") {
+        return Err(AddressError::NoCertificate { address: address.to_owned() });
+    }
+    Ok(endpoint.connect_lazy())
 }
 
-/// A server with the same windows and keep-alive as the clients; add services to it.
+/// A server with limits and keep-alive; add services to it.
 pub fn server(keep_alive: KeepAlive) -> Server {
     Server::builder()
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .initial_stream_window_size(SERVER_STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(SERVER_CONNECTION_WINDOW_BYTES)
         .max_frame_size(MAX_FRAME_BYTES)
         .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
+        .http2_max_header_list_size(MAX_HEADER_BYTES)
         .http2_keepalive_interval(Some(keep_alive.interval))
         .http2_keepalive_timeout(Some(keep_alive.timeout))
 }
@@ -125,7 +194,7 @@ fn parse(address: &str) -> Result<Uri, AddressError> {
     };
     let uri: Uri = address.parse().map_err(|_| malformed("something that is not a URI"))?;
     match uri.scheme_str() {
-        Some("http") => {}
+        Some("http" | "https") => {}
         Some(other) => return Err(malformed(&format!("the scheme `{other}`"))),
         None => return Err(malformed("no scheme")),
     }
@@ -140,17 +209,31 @@ fn parse(address: &str) -> Result<Uri, AddressError> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
     fn addresses_are_http_host_and_port() {
-        for good in ["http://127.0.0.1:5000", "http://learner:5000/", "http://[::1]:80"] {
+        for (good, tls, host, port, loopback) in [
+            ("http://127.0.0.1:5000", false, "127.0.0.1", 5000, true),
+            ("http://learner:5000/", false, "learner", 5000, false),
+            ("https://[::1]:80", true, "::1", 80, true),
+            ("https://localhost:80", true, "localhost", 80, true),
+            ("http://[::ffff:127.0.0.1]:80", false, "::ffff:127.0.0.1", 80, true),
+            ("http://10.0.0.1:1", false, "10.0.0.1", 1, false),
+            ("http://127.0.0.1.example.org:1", false, "127.0.0.1.example.org", 1, false),
+        ] {
             assert!(endpoint(good, &ClientOptions::default()).is_ok(), "{good}");
+            let address = Address::parse(good).unwrap();
+            assert_eq!(address, Address { tls, host: host.to_owned(), port }, "{good}");
+            assert_eq!(address.is_loopback(), loopback, "{good}");
         }
+        let tls = channel("https://learner:5000", &ClientOptions::default()).unwrap_err();
+        assert!(tls.to_string().contains("--tls-dir"), "{tls}");
         for (bad, found) in [
             ("127.0.0.1:5000", "no"),
             ("learner:5000", "no"),
-            ("https://learner:5000", "the scheme `https`"),
+            ("ftp://learner:5000", "the scheme `ftp`"),
             ("http://learner", "no port number"),
             ("http://learner:5000/score", "a path"),
             ("http://learner:port", "no port number"),

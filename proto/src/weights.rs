@@ -1,9 +1,8 @@
 //! The contract of published weights: a manifest, and chunks from any offset.
 
-use tonic::transport::Channel;
-
+use crate::auth::Line;
 use crate::generated::weights_service_client;
-use crate::transport::MAX_MESSAGE_BYTES;
+use crate::transport::{MAX_MESSAGE_BYTES, MAX_QUESTION_BYTES};
 
 pub use crate::generated::weights_service_server::{WeightsService, WeightsServiceServer};
 pub use crate::generated::{
@@ -11,11 +10,11 @@ pub use crate::generated::{
 };
 
 /// A client of a node that holds weights. Clones share one connection.
-pub type WeightsClient = weights_service_client::WeightsServiceClient<Channel>;
+pub type WeightsClient = weights_service_client::WeightsServiceClient<Line>;
 
-/// A client over `channel`, with the message limits set.
-pub fn weights_client(channel: Channel) -> WeightsClient {
-    WeightsClient::new(channel)
+/// A client over a channel or a [`Line`], with the message limits set.
+pub fn weights_client(line: impl Into<Line>) -> WeightsClient {
+    WeightsClient::new(line.into())
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }
@@ -23,6 +22,6 @@ pub fn weights_client(channel: Channel) -> WeightsClient {
 /// The service for a router, with the message limits set.
 pub fn weights_server<S: WeightsService>(service: S) -> WeightsServiceServer<S> {
     WeightsServiceServer::new(service)
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_decoding_message_size(MAX_QUESTION_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }

@@ -8,6 +8,7 @@ use octet_policy::policy::PolicyError;
 use octet_proto::GroupIndex;
 use octet_proto::transport::AddressError;
 use octet_runtime::mailbox::{MailboxError, Undelivered};
+use octet_runtime::net::NetError;
 use octet_runtime::supervise::{Exit, RunFailure};
 
 use crate::assembly::AssemblyError;
@@ -47,6 +48,17 @@ pub enum WorkerError {
         /// The coordinator's words.
         message: String,
     },
+    /// A node of the run does not take this worker's join token.
+    #[error("{peer} turns this worker away: {message}")]
+    TurnedAway {
+        /// Its address.
+        peer: String,
+        /// Its words.
+        message: String,
+    },
+    /// The service for other workers.
+    #[error(transparent)]
+    Net(#[from] NetError),
     /// A lease that this worker cannot work on.
     #[error("lease of group {group}: {problem}")]
     BadLease {

@@ -5,35 +5,44 @@
 
 use std::time::Duration;
 
-use octet_proto::transport::ClientOptions;
+use octet_proto::auth::{JoinToken, Line};
+use octet_proto::transport::{AddressError, ClientOptions};
 use octet_runtime::net::Dialer;
 use octet_runtime::wait::Waits;
 use tokio::sync::watch;
-use tonic::transport::Channel;
 
 use crate::error::WorkerError;
 
 /// How long a run without a learner is nothing to worry about.
 const USUAL: Duration = Duration::from_secs(60);
 
+/// How nodes of the run are called.
+#[derive(Clone, Debug)]
+pub(crate) struct Peers {
+    pub dialer: Dialer,
+    pub options: ClientOptions,
+    pub token: JoinToken,
+}
+
 /// Where the learner is, as the coordinator says.
 #[derive(Clone, Debug)]
 pub(crate) struct Learner {
-    dialer: Dialer,
-    options: ClientOptions,
+    peers: Peers,
     address: watch::Receiver<String>,
     waits: Waits,
-    open: Option<(String, Channel)>,
+    open: Option<(String, Line)>,
+}
+
+impl Peers {
+    /// A line to a node of the run.
+    pub(crate) fn line(&self, address: &str) -> Result<Line, AddressError> {
+        Ok(Line::new(self.dialer.dial(address, &self.options)?, &self.token))
+    }
 }
 
 impl Learner {
-    pub(crate) fn new(
-        dialer: Dialer,
-        options: ClientOptions,
-        address: watch::Receiver<String>,
-        waits: Waits,
-    ) -> Self {
-        Self { dialer, options, address, waits, open: None }
+    pub(crate) fn new(peers: Peers, address: watch::Receiver<String>, waits: Waits) -> Self {
+        Self { peers, address, waits, open: None }
     }
 
     /// Its address now; empty while there is none.
@@ -41,8 +50,8 @@ impl Learner {
         self.address.borrow().clone()
     }
 
-    /// A channel to it, once there is one.
-    pub(crate) async fn channel(&mut self) -> Result<Channel, WorkerError> {
+    /// A line to it, once there is one.
+    pub(crate) async fn channel(&mut self) -> Result<Line, WorkerError> {
         if self.address.borrow().is_empty() {
             let _wait = self.waits.enter("learner", "none has registered yet", USUAL);
             let lost = self.address.wait_for(|address| !address.is_empty()).await.is_err();
@@ -52,13 +61,13 @@ impl Learner {
             }
         }
         let address = self.address.borrow_and_update().clone();
-        if let Some((_, channel)) = self.open.as_ref().filter(|(at, _)| *at == address) {
-            return Ok(channel.clone());
+        if let Some((_, line)) = self.open.as_ref().filter(|(at, _)| *at == address) {
+            return Ok(line.clone());
         }
-        let dialled = self.dialer.dial(&address, &self.options);
-        let channel = dialled.map_err(|source| WorkerError::Address { peer: "learner", source })?;
-        self.open = Some((address, channel.clone()));
-        Ok(channel)
+        let dialled = self.peers.line(&address);
+        let line = dialled.map_err(|source| WorkerError::Address { peer: "learner", source })?;
+        self.open = Some((address, line.clone()));
+        Ok(line)
     }
 
     /// Completes when the learner has moved since the last [`Learner::channel`].

@@ -20,6 +20,9 @@ pub(crate) struct Counters {
     reward_retries: AtomicU64,
     transfers: AtomicU64,
     damaged_transfers: AtomicU64,
+    weight_bytes_from_learner: AtomicU64,
+    weight_bytes_from_workers: AtomicU64,
+    weight_bytes_served: AtomicU64,
     parameters: AtomicU64,
 }
 
@@ -51,6 +54,12 @@ pub struct Totals {
     pub transfers: u64,
     /// Weights that arrived damaged and were fetched again.
     pub damaged_transfers: u64,
+    /// Bytes of weights that the learner sent.
+    pub weight_bytes_from_learner: u64,
+    /// Bytes of weights that other workers sent.
+    pub weight_bytes_from_workers: u64,
+    /// Bytes of weights that were sent to other workers.
+    pub weight_bytes_served: u64,
     /// The model's parameters.
     pub parameters: u64,
 }
@@ -74,6 +83,9 @@ impl Handle {
             reward_retries: read(&counters.reward_retries),
             transfers: read(&counters.transfers),
             damaged_transfers: read(&counters.damaged_transfers),
+            weight_bytes_from_learner: read(&counters.weight_bytes_from_learner),
+            weight_bytes_from_workers: read(&counters.weight_bytes_from_workers),
+            weight_bytes_served: read(&counters.weight_bytes_served),
             parameters: read(&counters.parameters),
         }
     }
@@ -98,6 +110,15 @@ impl Totals {
             reward_retries: self.reward_retries.saturating_sub(earlier.reward_retries),
             transfers: self.transfers.saturating_sub(earlier.transfers),
             damaged_transfers: self.damaged_transfers.saturating_sub(earlier.damaged_transfers),
+            weight_bytes_from_learner: self
+                .weight_bytes_from_learner
+                .saturating_sub(earlier.weight_bytes_from_learner),
+            weight_bytes_from_workers: self
+                .weight_bytes_from_workers
+                .saturating_sub(earlier.weight_bytes_from_workers),
+            weight_bytes_served: self
+                .weight_bytes_served
+                .saturating_sub(earlier.weight_bytes_served),
             parameters: self.parameters,
         }
     }
@@ -158,6 +179,18 @@ impl Counters {
 
     pub(crate) fn transferred(&self) {
         self.transfers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn received(&self, from_learner: bool, bytes: usize) {
+        let counter = match from_learner {
+            true => &self.weight_bytes_from_learner,
+            false => &self.weight_bytes_from_workers,
+        };
+        counter.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn served(&self, bytes: usize) {
+        self.weight_bytes_served.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     pub(crate) fn transfer_damaged(&self) {

@@ -4,20 +4,29 @@
 //! finished; every mailbox holds all that can be under way, so that no two actors wait for each
 //! other's room.
 
+use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
+use futures::Stream;
 use octet_policy::model::Model;
 use octet_policy::policy::Policy;
 use octet_policy::sampler::Sampler;
+use octet_proto::auth::{Demand, JoinToken, Line};
 use octet_proto::coordinator::coordinator_client;
+use octet_proto::transport::{self, KeepAlive};
+use octet_proto::weights::weights_server;
 use octet_runtime::CancellationToken;
 use octet_runtime::mailbox::mailbox;
-use octet_runtime::net::Dialer;
+use octet_runtime::net::{self, Dialer, NetError, Served};
 use octet_runtime::supervise::{Context, Kind, Supervisor};
 use octet_runtime::wait::Waits;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::Duration;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::server::{Connected, Router};
 
 use crate::config::Config;
 use crate::delivery::Delivery;
@@ -25,15 +34,20 @@ use crate::engine::Engine;
 use crate::error::WorkerError;
 use crate::groups::{Groups, Text};
 use crate::leases::{Leases, Told};
-use crate::peer::Learner;
+use crate::peer::{Learner, Peers};
 use crate::scoring::Scoring;
 use crate::stats::Handle;
-use crate::weights::{Fetcher, Librarian, Local, Shelf};
+use crate::weights::{Fetcher, Librarian, Local, Serving, Shelf, Sources};
 
 /// What the session may take beyond the drain, to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(5);
 /// How long those who do the work may take to stop: one step of the engine, above all.
 const STOP: Duration = Duration::from_secs(30);
+
+/// What the service for other workers is called.
+const WEIGHTS: &str = "rollout-worker's weights";
+/// How long others may finish a transfer when this worker stops: they can go on elsewhere.
+const DRAIN: Duration = Duration::from_secs(2);
 
 /// A worker that is ready to run.
 #[derive(Debug)]
@@ -42,6 +56,18 @@ pub struct Worker {
     dialer: Dialer,
     handle: Handle,
     shelf: Shelf,
+    server: Option<Server>,
+}
+
+/// Serves a router until it is stopped, wherever its connections come from.
+struct Server(Box<dyn FnOnce(Router, CancellationToken) -> Serve + Send>);
+
+type Serve = Pin<Box<dyn Future<Output = Result<Served, NetError>> + Send>>;
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Server")
+    }
 }
 
 /// Runs a worker until the run is complete or `shutdown` is cancelled. See [`Worker`] for a handle.
@@ -64,7 +90,27 @@ impl Worker {
     pub fn new(config: Config, dialer: Dialer) -> Result<Self, WorkerError> {
         config.check()?;
         let handle = Handle::new(Waits::new());
-        Ok(Self { config: Arc::new(config), dialer, handle, shelf: Shelf::default() })
+        Ok(Self { config: Arc::new(config), dialer, handle, shelf: Shelf::default(), server: None })
+    }
+
+    /// Serves the versions that the worker holds on the connections of `incoming`, which others reach
+    /// at `endpoint` unless the configuration names another one.
+    #[must_use]
+    pub fn serving<S, C, E>(mut self, incoming: S, endpoint: String) -> Self
+    where
+        S: Stream<Item = Result<C, E>> + Send + 'static,
+        C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
+    {
+        let config = Arc::make_mut(&mut self.config);
+        if config.weights_endpoint.is_empty() {
+            config.weights_endpoint = endpoint;
+        }
+        self.shelf.serve();
+        self.server = Some(Server(Box::new(|router, stop| {
+            Box::pin(net::serve(WEIGHTS, router, incoming, stop, DRAIN))
+        })));
+        self
     }
 
     /// Reads the worker's progress while it runs.
@@ -90,7 +136,7 @@ impl Worker {
     }
 
     fn supervisor(self, policy: Policy, local: Local) -> Result<Supervisor, WorkerError> {
-        let Self { config, dialer, handle, shelf } = self;
+        let Self { config, dialer, handle, shelf, server } = self;
         let waits = handle.waits.clone();
         let completions = config.completions_under_way();
         let groups = 2 * config.capacity.get() as usize;
@@ -102,22 +148,29 @@ impl Worker {
         let (to_librarian, librarian_inbox) = mailbox("weights", 4 * groups + 64);
         let (to_leases, notes) = mailbox("leases", 4 * groups + 64);
         let (learner_at, address) = watch::channel(String::new());
+        let (sources_at, sources) = watch::channel(Sources::new());
         let (drain, broken) = (CancellationToken::new(), CancellationToken::new());
 
         let dialled = dialer.dial(&config.coordinator, &config.client);
         let channel =
             dialled.map_err(|source| WorkerError::Address { peer: "coordinator", source })?;
-        let learner =
-            Learner::new(Arc::clone(&dialer), config.client.clone(), address, waits.clone());
+        let token = JoinToken::new(&config.join_token);
+        let peers = Peers {
+            dialer: Arc::clone(&dialer),
+            options: config.client.clone(),
+            token: token.clone(),
+        };
+        let learner = Learner::new(peers.clone(), address, waits.clone());
         let sampling = config.sampling.with_stop_tokens(policy.stop_tokens());
 
         let leases = Leases {
-            calls: coordinator_client(channel),
+            calls: coordinator_client(Line::new(channel, &token)),
             notes,
             told: Told {
                 groups: events.clone(),
                 librarian: to_librarian.clone(),
                 learner: learner_at,
+                sources: sources_at,
             },
             shelf: shelf.clone(),
             config: Arc::clone(&config),
@@ -164,6 +217,9 @@ impl Worker {
         };
         let fetcher = Fetcher {
             learner,
+            peers,
+            sources,
+            shelf: shelf.clone(),
             limits: config.limits,
             waits,
             handle,
@@ -171,10 +227,11 @@ impl Worker {
             device: config.device.clone(),
             local: Arc::new(local),
         };
-        let librarian = Librarian { fetcher, shelf, inbox: librarian_inbox, events };
+        let serving_handle = fetcher.handle.clone();
+        let librarian = Librarian { fetcher, shelf: shelf.clone(), inbox: librarian_inbox, events };
 
         let once = Once { broken };
-        Ok(Supervisor::new("rollout-worker")
+        let mut supervisor = Supervisor::new("rollout-worker")
             .stages([config.drain + GOODBYE, STOP])
             .actor("leases", Kind::Main, 0, once.start(Role::Session, |stop| leases.run(stop)))
             .actor("groups", Kind::Essential, 1, once.start(Role::Hand, |stop| hub.run(stop)))
@@ -191,7 +248,19 @@ impl Worker {
                 Kind::Essential,
                 1,
                 once.start(Role::Hand, |stop| librarian.run(stop)),
-            ))
+            );
+        if let Some(Server(serve)) = server {
+            let serving = |stop: CancellationToken| async move {
+                let weights = Serving::new(shelf, serving_handle, stop.clone());
+                let service =
+                    InterceptedService::new(weights_server(weights), Demand::new(token, WEIGHTS));
+                let router = transport::server(KeepAlive::default()).add_service(service);
+                serve(router, stop).await.map(drop).map_err(WorkerError::from)
+            };
+            let actor = once.start(Role::Hand, serving);
+            supervisor = supervisor.actor("weights server", Kind::Essential, 1, actor);
+        }
+        Ok(supervisor)
     }
 }
 

@@ -10,6 +10,7 @@ pub mod backoff;
 pub mod config;
 pub mod mailbox;
 pub mod net;
+pub mod rendezvous;
 pub mod shutdown;
 pub mod supervise;
 pub mod telemetry;

@@ -1,33 +1,36 @@
-//! Sockets at the edge: where to listen, whom to call, and how to stop.
+//! Sockets at the edge: where to listen, whom to call, how both are protected, and how to stop.
 //!
-//! Invariants: nothing listens outside the machine unless that is asked for in so many words; a
-//! server that was told to stop has no connection left when it returns. TCP is one choice: a server
-//! takes any stream of connections, and callers go through [`Dial`].
+//! Invariants: nothing is listened to or dialled outside this machine but with mutual TLS, or when
+//! plain text is asked for in so many words ([`Exposure`]); a server that was told to stop has no
+//! connection left when it returns. TCP is one choice: a server takes any stream of connections, and
+//! callers go through [`Dial`].
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures::Stream;
-use octet_proto::transport::{AddressError, ClientOptions, channel};
-use tokio::net::{TcpListener, TcpStream};
+use octet_proto::transport::{Address, AddressError, ClientOptions, channel};
+use tokio::net::TcpListener;
 use tonic::transport::Channel;
 
+mod accept;
+mod dial;
 mod serve;
+mod tls;
 
-pub use serve::{Served, serve};
+pub use accept::{Connection, MOST_GREETINGS};
+pub use serve::{MOST_CONNECTIONS, Served, serve};
+pub use tls::{CA_FILE, CERT_FILE, KEY_FILE, Tls, TlsError, TlsFiles};
 
-/// How long to pause after a failed accept: most causes, such as too many open files, last a while.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// Whom a listener may be reached by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Whom a node can be reached by and whom it reaches; it is also the way to dial ([`Dial`]).
+#[derive(Clone, Debug, Default)]
 pub enum Exposure {
-    /// This machine only.
+    /// This machine only, in plain text.
     #[default]
     Loopback,
+    /// Everybody who can show a certificate of the run's authority.
+    MutualTls(Tls),
     /// Everybody who can reach the address, unencrypted (`--insecure-network`).
     InsecureNetwork,
 }
@@ -44,7 +47,8 @@ pub enum NetError {
     /// The address would open the service to the network.
     #[error(
         "will not listen on {0}: it can be reached from other machines, unencrypted; listen on \
-         127.0.0.1, or allow it with --insecure-network"
+         127.0.0.1, give the node a certificate with --tls-dir (`octet certs` makes them), or allow \
+         it with --insecure-network"
     )]
     Exposed(SocketAddr),
     /// The operating system refuses for another reason.
@@ -65,32 +69,50 @@ pub enum NetError {
     },
 }
 
-/// A bound TCP socket.
+/// A bound TCP socket. Its connections come from [`Listener::incoming`].
 #[derive(Debug)]
 pub struct Listener {
     inner: TcpListener,
     address: SocketAddr,
+    tls: Option<Tls>,
 }
 
 /// Opens channels to peers. The network that a role speaks through is given to it as one of these.
 pub trait Dial: fmt::Debug + Send + Sync + 'static {
-    /// A channel to `http://host:port` that connects when it is used, and again after it was cut.
+    /// A channel to `http://host:port`, or `https://host:port` where there is TLS, that connects when
+    /// it is used, and again after it was cut.
     ///
     /// # Errors
-    /// The address is not of that form.
+    /// The address is not of that form, or may not be dialled this way.
     fn dial(&self, address: &str, options: &ClientOptions) -> Result<Channel, AddressError>;
 }
 
 /// A way to open channels, shared.
 pub type Dialer = Arc<dyn Dial>;
 
-/// Opens channels over TCP.
+/// Opens channels on this machine, in plain text.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tcp;
 
 impl Dial for Tcp {
     fn dial(&self, address: &str, options: &ClientOptions) -> Result<Channel, AddressError> {
-        channel(address, options)
+        Exposure::Loopback.dial(address, options)
+    }
+}
+
+impl Dial for Exposure {
+    fn dial(&self, address: &str, options: &ClientOptions) -> Result<Channel, AddressError> {
+        let peer = Address::parse(address)?;
+        let given = || address.to_owned();
+        match self {
+            Self::MutualTls(tls) if peer.tls => dial::encrypted(tls, address, peer, options),
+            _ if peer.tls => Err(AddressError::NoCertificate { address: given() }),
+            Self::InsecureNetwork => channel(address, options),
+            Self::Loopback | Self::MutualTls(_) if peer.is_loopback() => channel(address, options),
+            Self::Loopback | Self::MutualTls(_) => {
+                Err(AddressError::Unencrypted { address: given() })
+            }
+        }
     }
 }
 
@@ -99,16 +121,20 @@ impl Dial for Tcp {
 /// # Errors
 /// The address would expose the service against `exposure`, or cannot be bound.
 pub async fn bind(address: SocketAddr, exposure: Exposure) -> Result<Listener, NetError> {
-    if exposure == Exposure::Loopback && !address.ip().to_canonical().is_loopback() {
-        return Err(NetError::Exposed(address));
-    }
+    let tls = match exposure {
+        Exposure::Loopback if !address.ip().to_canonical().is_loopback() => {
+            return Err(NetError::Exposed(address));
+        }
+        Exposure::Loopback | Exposure::InsecureNetwork => None,
+        Exposure::MutualTls(tls) => Some(tls),
+    };
     let refused = |source: io::Error| match source.kind() {
         io::ErrorKind::AddrInUse => NetError::Occupied(address),
         _ => NetError::Refused { address, source },
     };
     let inner = TcpListener::bind(address).await.map_err(refused)?;
     let address = inner.local_addr().map_err(refused)?;
-    Ok(Listener { inner, address })
+    Ok(Listener { inner, address, tls })
 }
 
 impl Listener {
@@ -119,27 +145,16 @@ impl Listener {
 
     /// What a client on this machine dials.
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        self.endpoint_at(&match self.address.ip() {
+            std::net::IpAddr::V4(ip) => ip.to_string(),
+            std::net::IpAddr::V6(ip) => format!("[{ip}]"),
+        })
     }
 
-    /// The connections as they come, for [`serve`].
-    pub fn incoming(self) -> impl Stream<Item = io::Result<TcpStream>> + Send {
-        futures::stream::unfold(self, |listener| async move {
-            loop {
-                match listener.inner.accept().await {
-                    Ok((stream, _peer)) => {
-                        // Small answers must not wait for more to send.
-                        let stream = stream.set_nodelay(true).map(|()| stream);
-                        return Some((stream, listener));
-                    }
-                    Err(error) => {
-                        let address = listener.address;
-                        tracing::warn!(%address, %error, "cannot accept a connection; trying again");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
-                }
-            }
-        })
+    /// What a client dials that knows this machine as `host`.
+    pub fn endpoint_at(&self, host: &str) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{host}:{}", self.address.port())
     }
 }
 

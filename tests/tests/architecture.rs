@@ -10,13 +10,15 @@ use cargo_metadata::{DependencyKind, Metadata, PackageId};
 use octet_tests::{TextFile, metadata, sources, text_files, top_level_folders};
 
 /// What the four roles may know; never each other.
-const ROLE: &[&str] = &["octet-proto", "octet-runtime", "octet-dataset", "octet-policy"];
+const ROLE: &[&str] =
+    &["octet-proto", "octet-runtime", "octet-dataset", "octet-policy", "octet-broadcast"];
 
 /// The crates, each with its folder and the crates of the workspace that it may know. `None` is all.
-const CRATES: [(&str, &str, Option<&[&str]>); 10] = [
+const CRATES: [(&str, &str, Option<&[&str]>); 11] = [
     ("octet-proto", "proto", Some(&[])),
     ("octet-dataset", "dataset", Some(&[])),
     ("octet-policy", "policy", Some(&[])),
+    ("octet-broadcast", "broadcast", Some(&[])),
     ("octet-runtime", "runtime", Some(&["octet-proto"])),
     ("octet-reward-service", "reward-service", Some(ROLE)),
     ("octet-rollout-worker", "rollout-worker", Some(ROLE)),
@@ -40,7 +42,7 @@ struct Absence {
     why: &'static str,
 }
 
-const ABSENCES: [Absence; 6] = [
+const ABSENCES: [Absence; 7] = [
     Absence {
         folder: "policy/src",
         except: "",
@@ -58,6 +60,12 @@ const ABSENCES: [Absence; 6] = [
         except: "",
         words: &["std::fs", "std::net", "tokio", "tonic", "rusqlite", "Instant", "SystemTime"],
         why: "the state machine is given the time and does no I/O",
+    },
+    Absence {
+        folder: "broadcast/src",
+        except: "broadcast/src/nccl",
+        words: &["std::net", "tokio", "tonic", "Instant", "SystemTime", "cudarc"],
+        why: "the protocol is given the time, and knows of CUDA what its transport says",
     },
     Absence {
         folder: "reward-service/src",

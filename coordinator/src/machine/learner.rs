@@ -12,6 +12,7 @@ use super::ledger::{Ended, groups};
 use super::record::Record;
 use super::refusal::Refusal;
 use super::status::{self, Wait};
+use super::weights::Published;
 use super::{Machine, check_text};
 
 /// The learner that counts.
@@ -35,6 +36,8 @@ pub struct LearnerJoin {
     pub committed: u64,
     /// Groups in the spool that no committed step consumed.
     pub spooled: Vec<GroupIndex>,
+    /// Policy versions that can be fetched from it.
+    pub published: Vec<Published>,
 }
 
 /// A learner's report.
@@ -44,6 +47,8 @@ pub struct LearnerReport {
     pub committed: u64,
     /// Groups in the spool: all, or those that are new.
     pub spooled: Vec<GroupIndex>,
+    /// Policy versions that can be fetched from it now.
+    pub published: Vec<Published>,
     /// What it waits for.
     pub waits: Vec<Wait>,
     /// Tokens learned since it started.
@@ -61,6 +66,7 @@ impl Machine {
         self.tick(now);
         check_text("endpoint", &join.endpoint)?;
         check_text("config_digest", join.config_digest.as_str())?;
+        check_published(&join.published)?;
         self.check_digest("the learner", &join.config_digest)?;
         self.check_range(join.committed, &join.spooled)?;
         let id = LearnerId(self.ids.fresh(records));
@@ -77,6 +83,7 @@ impl Machine {
             waits: Vec::new(),
         });
         self.waiting_since = self.now;
+        self.publish(join.published);
         Ok(id)
     }
 
@@ -89,6 +96,7 @@ impl Machine {
     ) -> Result<bool, Refusal> {
         self.tick(now);
         self.check_range(report.committed, &report.spooled)?;
+        check_published(&report.published)?;
         let learner = self.learner.as_mut().ok_or(Refusal::UnknownLearner { learner: id })?;
         if learner.id != id {
             return Err(Refusal::SupersededLearner { learner: id, current: learner.id });
@@ -99,6 +107,7 @@ impl Machine {
         let before = self.stage();
         let ended = self.ledger.advance(&self.plan, report.committed, &report.spooled);
         self.credit(ended);
+        self.publish(report.published);
         if self.stage() != before {
             self.waiting_since = self.now;
         }
@@ -143,4 +152,8 @@ impl Machine {
             }),
         }
     }
+}
+
+fn check_published(published: &[Published]) -> Result<(), Refusal> {
+    published.iter().try_for_each(|version| check_text("published.digest", &version.digest))
 }

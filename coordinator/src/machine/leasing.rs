@@ -19,6 +19,7 @@ use super::refusal::Refusal;
 use super::revisions::Revision;
 use super::share::{Load, share};
 use super::status::Wait;
+use super::weights::Sources;
 
 /// What names a lease: its group, and the epoch that fences it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -44,11 +45,20 @@ pub struct Grant {
     pub lasts: Duration,
 }
 
+/// Groups to sample, and what is needed for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grants {
+    /// The leases; never none.
+    pub leases: Vec<Grant>,
+    /// Where to fetch the versions that the worker lacks.
+    pub sources: Vec<Sources>,
+}
+
 /// The answer to a worker that asks for groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Offer {
-    /// Groups to sample; never none.
-    Grants(Vec<Grant>),
+    /// Groups to sample.
+    Grants(Grants),
     /// The run is complete: there will be no more groups.
     Complete,
     /// Nothing now, and why.
@@ -95,7 +105,8 @@ impl Machine {
             }));
         }
         let grants = picked.into_iter().filter_map(|group| self.grant(id, group, records));
-        Ok(Offer::Grants(grants.collect()))
+        let leases = grants.collect();
+        Ok(Offer::Grants(Grants { leases, sources: self.sources(id) }))
     }
 
     /// The groups to give to a worker: open ones, else those of a holder that is slow.

@@ -18,6 +18,7 @@ mod refusal;
 mod revisions;
 mod share;
 mod status;
+mod weights;
 mod worker;
 mod workers;
 
@@ -27,12 +28,13 @@ use std::time::Duration;
 pub use ids::LearnerId;
 pub use invariants::Violation;
 pub use learner::{LearnerJoin, LearnerReport};
-pub use leasing::{Grant, LeaseKey, Offer};
+pub use leasing::{Grant, Grants, LeaseKey, Offer};
 pub use ledger::MAX_HOLDERS;
 pub use record::{Record, Recovered};
 pub use refusal::Refusal;
 pub use revisions::{MAX_REVISIONS, Revision, Reward};
 pub use status::{LearnerView, Snapshot, Wait, WorkerView};
+pub use weights::{Published, Sources, Spread};
 pub use workers::{Beat, Pulse, WorkerJoin};
 
 use octet_proto::{ConfigDigest, RevisionNumber, StepIndex, WorkerId};
@@ -42,6 +44,7 @@ use ids::Ids;
 use learner::Learner;
 use ledger::Ledger;
 use revisions::Revisions;
+use weights::Versions;
 use worker::Worker;
 
 /// The most workers that may be registered at once.
@@ -58,6 +61,8 @@ pub struct Machine {
     ledger: Ledger,
     workers: BTreeMap<WorkerId, Worker>,
     learner: Option<Learner>,
+    /// The policy versions that the learner gives out.
+    versions: Versions,
     /// When the run last began to wait for what it waits for now.
     waiting_since: Duration,
 }
@@ -80,6 +85,7 @@ impl Machine {
             ledger: Ledger::new(),
             workers: BTreeMap::new(),
             learner: None,
+            versions: Versions::new(),
             waiting_since: Duration::ZERO,
         })
     }

@@ -11,6 +11,7 @@ use octet_proto::{ConfigDigest, GroupIndex, PolicyVersion, StepIndex, WorkerId};
 use super::Machine;
 use super::ledger::{Holder, groups};
 use super::revisions::Revision;
+use super::weights::Spread;
 
 /// The most waits that are kept of one node.
 const MAX_WAITS: usize = 64;
@@ -70,6 +71,8 @@ pub struct Snapshot {
     pub revisions: Vec<(Revision, StepIndex)>,
     /// What the run waits for.
     pub waits: Vec<Wait>,
+    /// How the policy versions that are given out came to the workers, the newest last.
+    pub weights: Vec<Spread>,
 }
 
 /// A worker at one moment.
@@ -148,6 +151,7 @@ impl Machine {
             learner,
             revisions: self.revisions.all().to_vec(),
             waits: self.waits(),
+            weights: self.spreads(),
         }
     }
 

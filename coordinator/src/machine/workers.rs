@@ -12,6 +12,7 @@ use super::ledger::{Claim, Holder};
 use super::record::Record;
 use super::refusal::Refusal;
 use super::status::{self, Wait};
+use super::weights::Sources;
 use super::worker::{Meter, Worker};
 use super::{MAX_WORKERS, Machine, check_text};
 use crate::plan::MAX_WINDOW;
@@ -54,6 +55,8 @@ pub struct Pulse {
     pub newest_version: PolicyVersion,
     /// Whether the run is complete.
     pub complete: bool,
+    /// Where to fetch the versions that the worker lacks.
+    pub sources: Vec<Sources>,
 }
 
 impl Machine {
@@ -131,8 +134,10 @@ impl Machine {
                 Claim::Lost => revoked.push(lease),
             }
         }
+        self.measure_spread();
         Ok(Pulse {
             revoked,
+            sources: self.sources(id),
             newest_version: PolicyVersion(self.committed().unwrap_or(0)),
             complete: self.is_complete(),
         })

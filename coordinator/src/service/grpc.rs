@@ -1,7 +1,7 @@
 //! The gRPC service: checks who speaks, asks the actor, answers.
 //!
-//! Invariant: a node that registers has shown the join token and an address that can be dialled; the
-//! other calls are let in by the id that registration gave.
+//! Invariant: whoever calls has shown the join token before it gets here; a node that registers has an
+//! address that can be dialled, and its other calls are let in by the id that registration gave.
 
 use std::time::Duration;
 
@@ -12,12 +12,11 @@ use octet_proto::coordinator::{
     RegisterWorkerRequest, RegisterWorkerResponse, ReleaseRequest, ReleaseResponse,
     ReportProgressRequest, ReportProgressResponse,
 };
-use octet_proto::transport::{ClientOptions, endpoint};
+use octet_proto::transport::Address as Dialled;
 use octet_runtime::mailbox::Address;
 use tonic::{Request, Response, Status};
 
 use super::actor::{Answer, Command};
-use super::token::JoinToken;
 use super::wire;
 use crate::error::CoordinatorError;
 use crate::examples::Examples;
@@ -33,7 +32,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Grpc {
     address: Address<Command>,
     examples: Examples,
-    join_token: JoinToken,
     run_id: String,
     timing: Timing,
 }
@@ -42,11 +40,10 @@ impl Grpc {
     pub(crate) fn new(
         address: Address<Command>,
         examples: Examples,
-        join_token: JoinToken,
         run_id: String,
         timing: Timing,
     ) -> Self {
-        Self { address, examples, join_token, run_id, timing }
+        Self { address, examples, run_id, timing }
     }
 
     async fn ask<T>(
@@ -60,8 +57,7 @@ impl Grpc {
 
 /// Refuses an address that nobody could dial.
 fn check_address(field: &'static str, address: &str) -> Result<(), CoordinatorError> {
-    let parsed = endpoint(address, &ClientOptions::default());
-    parsed.map(drop).map_err(|source| CoordinatorError::Address { field, source })
+    Dialled::parse(address).map(drop).map_err(|source| CoordinatorError::Address { field, source })
 }
 
 #[tonic::async_trait]
@@ -71,7 +67,6 @@ impl CoordinatorService for Grpc {
         request: Request<RegisterWorkerRequest>,
     ) -> Result<Response<RegisterWorkerResponse>, Status> {
         let request = request.into_inner();
-        self.join_token.check(&format!("worker {}", request.name), &request.join_token)?;
         if !request.weights_endpoint.is_empty() {
             check_address("weights_endpoint", &request.weights_endpoint)?;
         }
@@ -97,7 +92,9 @@ impl CoordinatorService for Grpc {
         let question = |reply| Command::Lease { worker, want, wait, reply };
         let answer = match self.ask(wait + PATIENCE, question).await? {
             Offer::Grants(grants) => LeaseResponse {
+                sources: grants.sources.into_iter().map(wire::sources).collect(),
                 leases: grants
+                    .leases
                     .into_iter()
                     .map(|grant| {
                         let row = self.examples.row(grant.key.group);
@@ -127,6 +124,7 @@ impl CoordinatorService for Grpc {
             newest_version: pulse.newest_version.get(),
             learner_endpoint,
             run_complete: pulse.complete,
+            sources: pulse.sources.into_iter().map(wire::sources).collect(),
         }))
     }
 
@@ -145,7 +143,6 @@ impl CoordinatorService for Grpc {
         request: Request<RegisterLearnerRequest>,
     ) -> Result<Response<RegisterLearnerResponse>, Status> {
         let request = request.into_inner();
-        self.join_token.check("the learner", &request.join_token)?;
         check_address("endpoint", &request.endpoint)?;
         let join = wire::learner_join(request);
         let id = self.ask(PATIENCE, |reply| Command::RegisterLearner { join, reply }).await?;

@@ -6,7 +6,6 @@
 mod actor;
 mod grpc;
 mod handle;
-mod token;
 mod wire;
 
 use std::fmt;
@@ -15,6 +14,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures::Stream;
+use octet_proto::auth::{Demand, JoinToken};
 use octet_proto::coordinator::coordinator_server;
 use octet_proto::transport::{KeepAlive, server};
 use octet_runtime::CancellationToken;
@@ -22,10 +22,10 @@ use octet_runtime::mailbox::{Address, mailbox};
 use octet_runtime::net;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::Connected;
 
 pub use handle::{Handle, Progress};
-pub use token::JoinToken;
 
 use crate::error::CoordinatorError;
 use crate::examples::{Examples, Rows};
@@ -51,7 +51,7 @@ pub struct Config {
     pub timing: Timing,
     /// The reward that the configuration names.
     pub reward: Reward,
-    /// What nodes present to join.
+    /// What callers show.
     pub join_token: JoinToken,
     /// The journal's file, usually [`JOURNAL_FILE`] in the run directory.
     pub journal: PathBuf,
@@ -63,6 +63,7 @@ pub struct Config {
 pub struct Coordinator {
     actor: Actor,
     grpc: Grpc,
+    demand: Demand,
     address: Address<Command>,
     progress: watch::Receiver<Progress>,
     drain: Duration,
@@ -107,8 +108,8 @@ impl Coordinator {
         let begun = Progress { committed_steps: 0, total_steps, complete: false };
         let (publish, progress) = watch::channel(begun);
         let actor = Actor::new(machine, journal, inbox, publish);
-        let grpc = Grpc::new(address.clone(), examples, join_token, run_id, timing);
-        Ok(Self { actor, grpc, address, progress, drain })
+        let grpc = Grpc::new(address.clone(), examples, run_id, timing);
+        Ok(Self { actor, grpc, demand: Demand::new(join_token, NAME), address, progress, drain })
     }
 
     /// For the process that the coordinator runs in.
@@ -131,7 +132,8 @@ impl Coordinator {
         C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let router = server(KeepAlive::default()).add_service(coordinator_server(self.grpc));
+        let service = InterceptedService::new(coordinator_server(self.grpc), self.demand);
+        let router = server(KeepAlive::default()).add_service(service);
         let (stop_server, stop_actor) = (shutdown.child_token(), CancellationToken::new());
         let serving = net::serve(NAME, router, incoming, stop_server.clone(), self.drain);
         let (mut serving, mut acting) =

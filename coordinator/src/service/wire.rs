@@ -8,8 +8,8 @@ use octet_proto::coordinator as proto;
 use octet_proto::{ConfigDigest, GroupIndex, LeaseEpoch, PolicyVersion};
 
 use crate::machine::{
-    Beat, Grant, LearnerJoin, LearnerReport, LearnerView, LeaseKey, Revision, Snapshot, Wait,
-    WorkerJoin, WorkerView,
+    Beat, Grant, LearnerJoin, LearnerReport, LearnerView, LeaseKey, Published, Revision, Snapshot,
+    Sources, Spread, Wait, WorkerJoin, WorkerView,
 };
 
 pub(crate) fn worker_join(request: proto::RegisterWorkerRequest) -> WorkerJoin {
@@ -48,6 +48,7 @@ pub(crate) fn learner_join(request: proto::RegisterLearnerRequest) -> LearnerJoi
         endpoint: request.endpoint,
         committed: request.committed_steps,
         spooled: request.spooled_groups.into_iter().map(GroupIndex).collect(),
+        published: request.published.into_iter().map(published).collect(),
     }
 }
 
@@ -57,6 +58,7 @@ pub(crate) fn learner_report(request: proto::ReportProgressRequest) -> LearnerRe
         spooled: request.spooled_groups.into_iter().map(GroupIndex).collect(),
         waits: request.waits.into_iter().map(wait).collect(),
         learned_tokens: request.learned_tokens,
+        published: request.published.into_iter().map(published).collect(),
     }
 }
 
@@ -69,6 +71,29 @@ pub(crate) fn lease(grant: Grant, example_json: &str) -> proto::Lease {
         reward: Some(revision(grant.revision)),
         example_json: example_json.to_owned(),
         deadline_ms: millis(grant.lasts),
+    }
+}
+
+fn published(message: proto::PublishedVersion) -> Published {
+    let proto::PublishedVersion { version, digest, bytes } = message;
+    Published { version: PolicyVersion(version), digest, bytes }
+}
+
+pub(crate) fn sources(sources: Sources) -> proto::VersionSources {
+    let Sources { version, digest, endpoints } = sources;
+    proto::VersionSources { version: version.get(), digest, endpoints }
+}
+
+fn spread(spread: Spread) -> proto::WeightsSpread {
+    proto::WeightsSpread {
+        version: spread.published.version.get(),
+        digest: spread.published.digest,
+        bytes: spread.published.bytes,
+        holders: saturated(spread.holders),
+        workers: saturated(spread.workers),
+        published_ms_ago: millis(spread.since_ago),
+        // A spread of less than a millisecond is not none.
+        spread_ms: spread.took.map_or(0, |took| millis(took).max(1)),
     }
 }
 
@@ -85,6 +110,7 @@ pub(crate) fn status(snapshot: Snapshot) -> proto::GetStatusResponse {
         learner: snapshot.learner.map(learner),
         rewards: snapshot.revisions.into_iter().map(|(bound, _)| revision(bound)).collect(),
         waits: waits(snapshot.waits),
+        weights: snapshot.weights.into_iter().map(spread).collect(),
     }
 }
 
@@ -112,6 +138,7 @@ fn worker(view: WorkerView) -> proto::WorkerStatus {
         sampled_tokens: view.sampled_tokens,
         delivered_groups: view.delivered_groups,
         waits: waits(view.waits),
+        weights_endpoint: view.weights_endpoint,
     }
 }
 

@@ -13,6 +13,7 @@ use octet_coordinator::{
     Timing,
 };
 use octet_proto::ConfigDigest;
+use octet_proto::auth::Line;
 use octet_proto::coordinator::{
     CoordinatorClient, HeartbeatRequest, Lease, LeaseRef, LeaseRequest, RegisterLearnerRequest,
     RegisterWorkerRequest, ReportProgressRequest, coordinator_client,
@@ -102,7 +103,13 @@ impl Running {
 }
 
 pub fn client(address: SocketAddr) -> CoordinatorClient {
-    coordinator_client(channel(&format!("http://{address}"), &ClientOptions::default()).unwrap())
+    client_with(address, TOKEN)
+}
+
+/// A client with a token of its own.
+pub fn client_with(address: SocketAddr, token: &str) -> CoordinatorClient {
+    let channel = channel(&format!("http://{address}"), &ClientOptions::default()).unwrap();
+    coordinator_client(Line::new(channel, &JoinToken::new(token)))
 }
 
 /// The learner's disk, shared with the workers in place of the learner's own service.
@@ -206,7 +213,6 @@ pub fn registration(name: &str, capacity: u32) -> RegisterWorkerRequest {
     RegisterWorkerRequest {
         name: name.into(),
         config_digest: DIGEST.into(),
-        join_token: TOKEN.into(),
         capacity,
         weights_endpoint: String::new(),
     }
@@ -216,10 +222,10 @@ pub fn learner_registration(disk: &Shared) -> RegisterLearnerRequest {
     let disk = disk.lock().unwrap();
     RegisterLearnerRequest {
         config_digest: DIGEST.into(),
-        join_token: TOKEN.into(),
         endpoint: "http://127.0.0.1:8".into(),
         committed_steps: disk.committed,
         spooled_groups: disk.spool.iter().copied().collect(),
+        published: Vec::new(),
     }
 }
 
@@ -263,6 +269,7 @@ fn progress(learner_id: u64, batch: u64, steps: u64, disk: &Shared) -> ReportPro
         committed_steps: disk.committed,
         waits: Vec::new(),
         learned_tokens: disk.committed,
+        published: Vec::new(),
     }
 }
 

@@ -8,6 +8,7 @@ use super::Config;
 use crate::board::{Board, Inventory};
 use crate::error::LearnerError;
 use octet_proto::GroupIndex;
+use octet_proto::auth::{JoinToken, Line};
 use octet_proto::coordinator::{
     CoordinatorClient, RegisterLearnerRequest, ReportProgressRequest, coordinator_client,
 };
@@ -63,7 +64,8 @@ impl Reporter {
         board: Arc<Board>,
     ) -> Result<Self, LearnerError> {
         let channel = dialer.dial(&config.coordinator, &ClientOptions::default())?;
-        Ok(Self { client: coordinator_client(channel), config, endpoint, board })
+        let line = Line::new(channel, &JoinToken::new(&config.join_token));
+        Ok(Self { client: coordinator_client(line), config, endpoint, board })
     }
 
     /// Registers and reports until the run is complete, or `stop`.
@@ -126,10 +128,10 @@ impl Reporter {
     ) -> Result<Session, Unanswered> {
         let request = RegisterLearnerRequest {
             config_digest: self.config.config_digest.as_str().to_owned(),
-            join_token: self.config.join_token.clone(),
             endpoint: self.endpoint.clone(),
             committed_steps: inventory.committed(),
             spooled_groups: inventory.spooled().iter().map(|group| group.get()).collect(),
+            published: self.board.publication.to_proto(),
         };
         let answer = answer(within, self.client.register_learner(request)).await?;
         tracing::info!(run = answer.run_id, learner = answer.learner_id, "registered");
@@ -152,6 +154,7 @@ impl Reporter {
             committed_steps: inventory.committed(),
             waits: self.board.waits.to_proto(),
             learned_tokens: self.board.totals.borrow().learned_tokens,
+            published: self.board.publication.to_proto(),
         };
         let answer = answer(within, self.client.report_progress(request)).await?;
         session.told.clone_from(inventory.spooled());
@@ -187,7 +190,7 @@ async fn answer<T>(
             message: status.message().to_owned(),
         })),
         None if is_transport_failure(&status) => {
-            Err(Unanswered::Later(octet_proto::error::with_causes(&status)))
+            Err(Unanswered::Later(octet_proto::error::describe(&status)))
         }
         None => Err(Unanswered::Later(format!("{}: {}", status.code(), status.message()))),
     }

@@ -10,6 +10,7 @@ use crate::error::LearnerError;
 use crate::service::intake::{Intake, MAILBOX, Writer};
 use crate::service::weights::Weights;
 use octet_proto::PolicyVersion;
+use octet_proto::auth::{Demand, JoinToken};
 use octet_proto::learner::learner_server;
 use octet_proto::transport::{KeepAlive, server};
 use octet_proto::weights::weights_server;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_stream::Stream;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::Connected;
 
 /// The name that the learner has in logs and errors.
@@ -51,6 +53,7 @@ impl Learner {
         let endpoint = config.endpoint.clone().unwrap_or(endpoint);
         let model = config.model.clone();
         let run = config.run.clone();
+        let demand = Demand::new(JoinToken::new(&config.join_token), NAME);
         let reporter = Reporter::new(config, endpoint, &dialer, Arc::clone(&board))?;
         let (address, inbox) = mailbox("spool", MAILBOX);
         let writer = Writer { spool, mailbox: inbox, board: Arc::clone(&board) };
@@ -63,8 +66,8 @@ impl Learner {
                 let weights = Weights::new(board.publication.clone(), last, stop.clone());
                 let intake = Intake { rules, board, writer: address, stop: stop.clone() };
                 let router = server(KeepAlive::default())
-                    .add_service(learner_server(intake))
-                    .add_service(weights_server(weights));
+                    .add_service(InterceptedService::new(learner_server(intake), demand.clone()))
+                    .add_service(InterceptedService::new(weights_server(weights), demand));
                 net::serve(NAME, router, incoming, stop, patience.drain)
                     .await
                     .map(drop)

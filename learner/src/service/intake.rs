@@ -75,6 +75,8 @@ impl Intake {
                     Ok(None) => return,
                     Err(status) => {
                         tracing::debug!(%status, "a delivery stream was cut");
+                        // Whoever sent what cannot be read is told so, if it is still there.
+                        permit.send(Err(status));
                         return;
                     }
                 },

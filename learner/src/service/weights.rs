@@ -153,8 +153,11 @@ impl WeightsService for Weights {
         }
         // The version lives until its last reader is done, also when it is retired meanwhile.
         let offsets = (offset..total).step_by(CHUNK_BYTES);
+        let publication = self.publication.clone();
         let chunks = offsets.map(move |offset| {
-            Ok(WeightsChunk { offset, data: published.chunk(offset, CHUNK_BYTES) })
+            let data = published.chunk(offset, CHUNK_BYTES);
+            publication.sent(data.len());
+            Ok(WeightsChunk { offset, data })
         });
         Ok(Response::new(Box::pin(tokio_stream::iter(chunks))))
     }

@@ -21,6 +21,7 @@ pub const STEPS: u64 = 4;
 pub const BATCH: u64 = 3;
 pub const COMPLETIONS: usize = 4;
 pub const MAX_TOKENS: usize = 6;
+pub const TOKEN: &str = "open sesame";
 pub const LONGEST_PROMPT: usize = 30;
 
 /// A model directory and room for runs.
@@ -71,7 +72,7 @@ impl World {
             },
             config_digest: ConfigDigest::new("c0ffee"),
             coordinator: coordinator.to_owned(),
-            join_token: "token".to_owned(),
+            join_token: TOKEN.to_owned(),
             endpoint: None,
             threads: setup.threads,
             patience: Patience { coordinator: Duration::from_secs(20), ..Patience::default() },

@@ -1,11 +1,12 @@
 //! A worker that samples with the real sampler from the weights that the learner publishes.
 
 use super::coordinator::Scripted;
-use super::{BATCH, COMPLETIONS, LONGEST_PROMPT, MAX_TOKENS, STEPS, shaping};
+use super::{BATCH, COMPLETIONS, LONGEST_PROMPT, MAX_TOKENS, STEPS, TOKEN, shaping};
 use candle_core::{DType, Device};
 use octet_policy::config::ModelConfig;
 use octet_policy::model::{Model, Params, from_bytes};
 use octet_policy::sampler::{Finish, GroupRequest, Sampler, Sampling};
+use octet_proto::auth::{JoinToken, Line};
 use octet_proto::learner::{
     DeliveryReceipt, FinishReason, ScoredCompletion, ScoredGroup, learner_client,
 };
@@ -89,9 +90,15 @@ pub fn groups(step: u64) -> Range<u64> {
     step * BATCH..(step + 1) * BATCH
 }
 
+/// A line to the learner, with the run's token.
+pub fn line(endpoint: &str) -> Line {
+    let channel = channel(endpoint, &ClientOptions::default()).unwrap();
+    Line::new(channel, &JoinToken::new(TOKEN))
+}
+
 /// The published version, fetched over gRPC and checked against its manifest.
 pub async fn fetch(endpoint: &str, version: u64) -> Option<Arc<Model>> {
-    let mut client = weights_client(channel(endpoint, &ClientOptions::default()).unwrap());
+    let mut client = weights_client(line(endpoint));
     let request = GetManifestRequest { version, wait_ms: 5_000 };
     let manifest = client.get_manifest(request).await.ok()?.into_inner();
     let request = GetChunksRequest { version, offset: 0 };
@@ -120,7 +127,7 @@ pub async fn fetch(endpoint: &str, version: u64) -> Option<Arc<Model>> {
 
 /// Delivers groups and returns their receipts; none when the stream was cut.
 pub async fn deliver(endpoint: &str, groups: Vec<ScoredGroup>) -> Option<Vec<DeliveryReceipt>> {
-    let mut client = learner_client(channel(endpoint, &ClientOptions::default()).unwrap());
+    let mut client = learner_client(line(endpoint));
     let mut answers = client.deliver(tokio_stream::iter(groups)).await.ok()?.into_inner();
     let mut receipts = Vec::new();
     while let Some(receipt) = answers.message().await.ok()? {

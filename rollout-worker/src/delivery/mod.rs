@@ -8,6 +8,8 @@ mod outbox;
 mod tests;
 
 use octet_proto::GroupIndex;
+use octet_proto::auth::is_unwelcome;
+use octet_proto::error::describe;
 use octet_proto::learner::{DeliveryOutcome, DeliveryReceipt, ScoredGroup, learner_client};
 use octet_runtime::CancellationToken;
 use octet_runtime::backoff::{Attempts, Backoff};
@@ -86,10 +88,16 @@ impl Running {
                 }
             }
             match self.stream().await? {
+                Some(refused) if is_unwelcome(&refused) => {
+                    return Err(WorkerError::TurnedAway {
+                        peer: self.parts.learner.address(),
+                        message: refused.message().to_owned(),
+                    });
+                }
                 Some(broken) => {
                     let delay = self.attempts.next_delay();
                     let (learner, groups) = (self.parts.learner.address(), self.outbox.len());
-                    let error = broken.message();
+                    let error = &describe(&broken);
                     tracing::warn!(
                         learner,
                         groups,

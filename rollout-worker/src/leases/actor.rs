@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use octet_proto::coordinator::{
     HeartbeatRequest, HeartbeatResponse, LeaseRef, LeaseResponse, RegisterWorkerRequest,
-    RegisterWorkerResponse,
+    RegisterWorkerResponse, VersionSources,
 };
-use octet_proto::error::error_kind;
+use octet_proto::error::{describe, error_kind};
 use octet_proto::{GroupIndex, LeaseEpoch, PolicyVersion};
 use octet_runtime::CancellationToken;
 use octet_runtime::backoff::{Attempts, Backoff};
@@ -41,6 +41,7 @@ pub(crate) struct Told {
     pub groups: Address<Event>,
     pub librarian: Address<weights::Command>,
     pub learner: watch::Sender<String>,
+    pub sources: watch::Sender<weights::Sources>,
 }
 
 /// The session's parts, before it runs.
@@ -124,6 +125,7 @@ impl Leases {
 
 impl Running {
     async fn work(&mut self, stop: &CancellationToken) -> Result<(), WorkerError> {
+        let mut arrivals = self.parts.shelf.arrivals();
         while !self.complete && !self.drained {
             let draining = stop.is_cancelled();
             if draining {
@@ -142,6 +144,8 @@ impl Running {
                     let answer = answer.map_err(|lost| WorkerError::lost("a call", &lost))?;
                     self.on_answer(answer, draining).await?;
                 }
+                // Others want to know at once who holds a new version.
+                Ok(()) = arrivals.changed() => self.beat_at = Instant::now(),
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
             }
         }
@@ -268,6 +272,8 @@ impl Running {
             return self.on_complete().await;
         }
         self.waiting_for = answer.waiting_for;
+        // Before the leases that need the versions.
+        self.sources_at(answer.sources);
         for lease in answer.leases {
             let granted = Granted::try_from(lease)?;
             if draining {
@@ -295,6 +301,7 @@ impl Running {
             }
         }
         self.learner_at(&answer.learner_endpoint);
+        self.sources_at(answer.sources);
         let newest = Some(PolicyVersion(answer.newest_version));
         // Version 0 needs no fetching ahead: the first lease asks for it.
         if newest > self.newest && newest > Some(PolicyVersion(0)) {
@@ -336,7 +343,7 @@ impl Running {
         self.retry_at = Instant::now() + delay;
         self.beat_at = self.beat_at.max(self.retry_at);
         let coordinator = &self.parts.config.coordinator;
-        let error = status.message();
+        let error = &describe(status);
         let detail = format!("at {coordinator}: {call}: {error}");
         match &self.away {
             Some(wait) => {
@@ -376,12 +383,17 @@ impl Running {
         }
     }
 
+    fn sources_at(&self, told: Vec<VersionSources>) {
+        if !told.is_empty() {
+            self.parts.told.sources.send_modify(|sources| weights::learn(sources, told));
+        }
+    }
+
     fn registration(&self) -> RegisterWorkerRequest {
         let config = &self.parts.config;
         RegisterWorkerRequest {
             name: config.name.clone(),
             config_digest: config.config_digest.as_str().to_owned(),
-            join_token: config.join_token.clone(),
             capacity: config.capacity.get(),
             weights_endpoint: config.weights_endpoint.clone(),
         }

@@ -65,8 +65,8 @@ pub(super) struct Range {
 enum Broken {
     #[error("dial it")]
     Address(#[from] AddressError),
-    #[error("{0}")]
-    Status(#[from] Status),
+    #[error("{}", octet_proto::error::describe(.0))]
+    Status(Box<Status>),
     #[error("no answer to Describe within {DESCRIBE:?}")]
     Silent,
     #[error(
@@ -79,6 +79,12 @@ enum Broken {
     OtherReward { expected: String, name: String, found: String },
     #[error("the replica ended the stream")]
     Ended,
+}
+
+impl From<Status> for Broken {
+    fn from(status: Status) -> Self {
+        Self::Status(Box::new(status))
+    }
 }
 
 /// The other side has gone away: there is nothing to do any more.

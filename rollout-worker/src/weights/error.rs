@@ -27,6 +27,24 @@ pub enum Damage {
         /// The digest of what it lists.
         found: String,
     },
+    /// Weights that the learner did not publish.
+    #[error(
+        "manifest of version {version}: expected the published digest {expected}, found {found}"
+    )]
+    OtherDigest {
+        /// The version.
+        version: PolicyVersion,
+        /// What the learner published.
+        expected: String,
+        /// What the source gives.
+        found: String,
+    },
+    /// A manifest of another model, from a source that is not the learner.
+    #[error("{problem}")]
+    Manifest {
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A digest that is none.
     #[error("manifest: expected a BLAKE3 digest in hex as {of}, found `{found}`")]
     NoDigest {
@@ -54,6 +72,8 @@ pub enum Damage {
     Tensor {
         /// The tensor.
         name: String,
+        /// Where it begins.
+        start: u64,
         /// The manifest's digest.
         expected: String,
         /// The digest of what arrived.

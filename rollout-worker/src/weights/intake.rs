@@ -5,6 +5,9 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use tokio::sync::watch;
+
 use super::error::Damage;
 use super::manifest::Manifest;
 
@@ -12,7 +15,8 @@ use super::manifest::Manifest;
 #[derive(Debug)]
 pub struct Intake {
     manifest: Arc<Manifest>,
-    whole: Vec<Vec<u8>>,
+    /// The verified tensors, for whoever passes them on as well.
+    whole: watch::Sender<Vec<Bytes>>,
     /// The beginning of the tensor that follows those that are whole.
     part: Vec<u8>,
     hasher: Box<blake3::Hasher>,
@@ -21,8 +25,8 @@ pub struct Intake {
 impl Intake {
     /// Nothing of `manifest`'s version so far.
     pub fn new(manifest: Arc<Manifest>) -> Self {
-        let mut intake =
-            Self { manifest, whole: Vec::new(), part: Vec::new(), hasher: Box::default() };
+        let (whole, part) = (watch::Sender::default(), Vec::new());
+        let mut intake = Self { manifest, whole, part, hasher: Box::default() };
         intake.restart();
         intake
     }
@@ -34,21 +38,40 @@ impl Intake {
 
     /// The byte that is expected next: where to resume.
     pub fn offset(&self) -> u64 {
-        let start = self.manifest.entries().get(self.whole.len()).map(|entry| entry.start);
-        start.unwrap_or(self.manifest.total()) + self.part.len() as u64
+        self.tensor_start() + self.part.len() as u64
+    }
+
+    /// The first byte of the tensor that has not ended.
+    pub(crate) fn tensor_start(&self) -> u64 {
+        let start = self.manifest.entries().get(self.done()).map(|entry| entry.start);
+        start.unwrap_or(self.manifest.total())
+    }
+
+    /// Whether no tensor is half there.
+    pub(crate) fn is_between_tensors(&self) -> bool {
+        self.part.is_empty()
+    }
+
+    /// The verified tensors, as they come.
+    pub(crate) fn verified(&self) -> watch::Receiver<Vec<Bytes>> {
+        self.whole.subscribe()
+    }
+
+    fn done(&self) -> usize {
+        self.whole.borrow().len()
     }
 
     /// Whether all is there.
     pub fn is_whole(&self) -> bool {
-        self.whole.len() == self.manifest.entries().len()
+        self.done() == self.manifest.entries().len()
     }
 
     /// The verified bytes of every tensor, in order; the intake back if some are missing.
     ///
     /// # Errors
     /// Not all is there.
-    pub fn into_tensors(self) -> Result<Vec<Vec<u8>>, Self> {
-        if self.is_whole() { Ok(self.whole) } else { Err(self) }
+    pub fn into_tensors(self) -> Result<Vec<Bytes>, Self> {
+        if self.is_whole() { Ok(self.whole.borrow().clone()) } else { Err(self) }
     }
 
     /// Takes a chunk in.
@@ -62,7 +85,7 @@ impl Intake {
         }
         while !data.is_empty() {
             let manifest = Arc::clone(&self.manifest);
-            let Some(entry) = manifest.entries().get(self.whole.len()) else {
+            let Some(entry) = manifest.entries().get(self.done()) else {
                 return Err(Damage::TooLong { expected: manifest.total() });
             };
             // Lengths were checked against a model in memory, so they fit.
@@ -77,10 +100,12 @@ impl Intake {
             let found = self.hasher.finalize();
             if found != entry.digest {
                 self.restart();
-                let (name, expected) = (entry.name.clone(), entry.digest.to_string());
-                return Err(Damage::Tensor { name, expected, found: found.to_string() });
+                let (name, start) = (entry.name.clone(), entry.start);
+                let (expected, found) = (entry.digest.to_string(), found.to_string());
+                return Err(Damage::Tensor { name, start, expected, found });
             }
-            self.whole.push(std::mem::take(&mut self.part));
+            let tensor = Bytes::from(std::mem::take(&mut self.part));
+            self.whole.send_modify(|whole| whole.push(tensor));
             self.restart();
         }
         Ok(())
@@ -90,7 +115,7 @@ impl Intake {
     fn restart(&mut self) {
         self.hasher.reset();
         self.part.clear();
-        let next = self.manifest.entries().get(self.whole.len());
+        let next = self.manifest.entries().get(self.done());
         self.part.reserve_exact(next.map_or(0, |entry| entry.bytes as usize));
     }
 }

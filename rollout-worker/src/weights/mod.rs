@@ -8,13 +8,19 @@ mod error;
 mod fetch;
 mod intake;
 mod manifest;
+mod route;
+mod serve;
 mod shelf;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 pub(crate) use actor::{Command, Librarian};
 pub use error::{Damage, WeightsError};
 pub(crate) use fetch::{Fetcher, Local};
 pub use intake::Intake;
 pub use manifest::{Entry, Manifest};
+pub(crate) use route::{Sources, learn};
+pub(crate) use serve::Serving;
+pub use serve::{MOST_STREAMS, ServeError};
 pub use shelf::{Held, Shelf};

@@ -71,7 +71,8 @@ proptest! {
         }
         prop_assert_eq!(intake.offset(), manifest.total());
         let tensors = intake.into_tensors().unwrap();
-        prop_assert_eq!(tensors.concat(), all);
+        let parts: Vec<&[u8]> = tensors.iter().map(|tensor| &tensor[..]).collect();
+        prop_assert_eq!(parts.concat(), all);
     }
 }
 

@@ -8,7 +8,7 @@ use octet_proto::coordinator::{
     CoordinatorService, GetStatusRequest, GetStatusResponse, HeartbeatRequest, HeartbeatResponse,
     Lease, LeaseRef, LeaseRequest, LeaseResponse, RegisterLearnerRequest, RegisterLearnerResponse,
     RegisterWorkerRequest, RegisterWorkerResponse, ReleaseRequest, ReleaseResponse,
-    ReportProgressRequest, ReportProgressResponse,
+    ReportProgressRequest, ReportProgressResponse, VersionSources,
 };
 use octet_proto::error::ERROR_KIND;
 use tokio::time::{Instant, sleep};
@@ -40,6 +40,8 @@ pub struct Book {
     /// Revoked with the next heartbeat.
     pub revoke: Vec<LeaseRef>,
     pub newest_version: u64,
+    /// Where to fetch versions.
+    pub sources: Vec<VersionSources>,
     /// The registration that is known.
     known: Option<u64>,
 }
@@ -87,11 +89,8 @@ pub fn named(mut status: Status, kind: &'static str) -> Status {
 impl CoordinatorService for Coordinator {
     async fn register_worker(
         &self,
-        request: Request<RegisterWorkerRequest>,
+        _: Request<RegisterWorkerRequest>,
     ) -> Result<Response<RegisterWorkerResponse>, Status> {
-        if request.get_ref().join_token != TOKEN {
-            return Err(named(Status::permission_denied("another run's token"), "wrong-token"));
-        }
         let mut book = self.book.lock().unwrap();
         book.registered += 1;
         book.known = Some(book.registered);
@@ -121,7 +120,9 @@ impl CoordinatorService for Coordinator {
             if complete || !leases.is_empty() || Instant::now() >= until {
                 let waiting_for = if leases.is_empty() { "steps" } else { "" }.to_owned();
                 let run_complete = complete && leases.is_empty();
-                return Ok(Response::new(LeaseResponse { leases, run_complete, waiting_for }));
+                let sources = self.book.lock().unwrap().sources.clone();
+                let answer = LeaseResponse { leases, run_complete, waiting_for, sources };
+                return Ok(Response::new(answer));
             }
             sleep(Duration::from_millis(5)).await;
         }
@@ -141,6 +142,7 @@ impl CoordinatorService for Coordinator {
             newest_version: book.newest_version,
             learner_endpoint: self.learner_at.clone(),
             run_complete,
+            sources: book.sources.clone(),
         }))
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use octet_proto::learner::{
     Accepted, DeliveryOutcome, DeliveryReceipt, LearnerService, Refused, ScoredGroup,
 };
@@ -32,6 +32,8 @@ pub struct Book {
     pub asked: Vec<u64>,
     /// The next stream of chunks breaks when it gets there.
     pub cut_at: Option<usize>,
+    /// Streams of chunks go silent when they get there.
+    pub silent_at: Option<usize>,
     /// So many streams of chunks have this byte wrong.
     pub corrupt: Option<(usize, u32)>,
     received: Vec<ScoredGroup>,
@@ -53,6 +55,13 @@ impl Learner {
 
     pub fn publish(&self, model: &ModelDirectory, version: u64) {
         self.book.lock().unwrap().versions.insert(version, model.publish(version));
+    }
+
+    /// Publishes a version of a name that it is not.
+    pub fn forge(&self, model: &ModelDirectory, version: u64, as_version: u64) {
+        let (manifest, bytes) = model.publish(version);
+        let forged = WeightsManifest { version: as_version, ..manifest };
+        self.book.lock().unwrap().versions.insert(as_version, (forged, bytes));
     }
 
     pub fn manifest(&self, version: u64) -> WeightsManifest {
@@ -154,6 +163,10 @@ impl WeightsService for Learner {
         let mut at = offset as usize;
         while at < bytes.len() {
             let end = (at + CHUNK).min(bytes.len());
+            if book.silent_at.is_some_and(|silent| at <= silent && silent < end) {
+                let chunks = futures::stream::iter(chunks).chain(futures::stream::pending());
+                return Ok(Response::new(Box::pin(chunks)));
+            }
             if book.cut_at.is_some_and(|cut| at <= cut && cut < end) {
                 book.cut_at = None;
                 chunks.push(Err(Status::unavailable("the wire broke")));

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use candle_core::{DType, Device};
 use octet_proto::ConfigDigest;
-use octet_proto::coordinator::{Lease, RewardRevision, coordinator_server};
+use octet_proto::auth::{Demand, JoinToken};
+use octet_proto::coordinator::{Lease, RewardRevision, VersionSources, coordinator_server};
 use octet_proto::learner::{ScoredGroup, learner_server};
 use octet_proto::reward::reward_server;
 use octet_proto::transport::{ClientOptions, KeepAlive, server};
@@ -24,6 +25,7 @@ use octet_runtime::net::{Exposure, Tcp, bind, serve};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::DropGuard;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::Router;
 
 use coordinator::Coordinator;
@@ -111,6 +113,25 @@ impl World {
         self.coordinator_up = Some(start(router, Some(coordinator)).await);
     }
 
+    /// Another node that gives weights, as scripted; it holds version 0.
+    pub async fn source(&self) -> (Learner, Up) {
+        let source = Learner::new(&self.model);
+        let up = start(learner_router(&source), None).await;
+        (source, up)
+    }
+
+    /// The coordinator names these sources for a version that the learner published.
+    pub fn name_sources(&self, version: u64, endpoints: Vec<String>) {
+        let digest = self.model.publish(version).0.digest;
+        let named = VersionSources { version, digest, endpoints };
+        self.coordinator.book.lock().unwrap().sources.push(named);
+    }
+
+    /// Where the learner is.
+    pub fn learner_at(&self) -> String {
+        self.learner_up.as_ref().unwrap().endpoint()
+    }
+
     /// Offers a group to whoever asks.
     pub fn offer(&self, group: u64, version: u64) {
         self.coordinator.offer(Lease {
@@ -125,7 +146,19 @@ impl World {
     }
 
     pub fn start(&self) -> Running {
+        self.run(Worker::new(self.config.clone(), Arc::new(Tcp)).unwrap())
+    }
+
+    /// A worker that serves what it holds, and where.
+    pub async fn start_serving(&self) -> (Running, String) {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listener = bind(any, Exposure::Loopback).await.unwrap();
+        let endpoint = listener.endpoint();
         let worker = Worker::new(self.config.clone(), Arc::new(Tcp)).unwrap();
+        (self.run(worker.serving(listener.incoming(), endpoint.clone())), endpoint)
+    }
+
+    fn run(&self, worker: Worker) -> Running {
         let (handle, shutdown) = (worker.handle(), CancellationToken::new());
         let ended = tokio::spawn(worker.run(shutdown.clone()));
         Running { handle, shutdown, ended }
@@ -139,11 +172,11 @@ impl World {
 }
 
 impl Up {
-    fn endpoint(&self) -> String {
+    pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    async fn down(self) -> SocketAddr {
+    pub async fn down(self) -> SocketAddr {
         drop(self.stop);
         self.served.await.unwrap();
         self.address
@@ -152,12 +185,18 @@ impl Up {
 
 fn learner_router(learner: &Learner) -> Router {
     server(KeepAlive::default())
-        .add_service(learner_server(learner.clone()))
-        .add_service(weights_server(learner.clone()))
+        .add_service(InterceptedService::new(learner_server(learner.clone()), demand("learner")))
+        .add_service(InterceptedService::new(weights_server(learner.clone()), demand("learner")))
 }
 
 fn coordinator_router(coordinator: &Coordinator) -> Router {
-    server(KeepAlive::default()).add_service(coordinator_server(coordinator.clone()))
+    let service = coordinator_server(coordinator.clone());
+    server(KeepAlive::default())
+        .add_service(InterceptedService::new(service, demand("coordinator")))
+}
+
+fn demand(service: &'static str) -> Demand {
+    Demand::new(JoinToken::new(coordinator::TOKEN), service)
 }
 
 impl Running {

@@ -1,7 +1,7 @@
 //! Serves a router until it shall stop, and then really stops.
 //!
-//! Invariant: when [`serve`] returns, also because its future was dropped, every connection that it
-//! accepted is closed or closing. tonic alone would wait for open streams without end, and would
+//! Invariants: at most [`MOST_CONNECTIONS`] are served at once, one more is hung up on; when [`serve`]
+//! returns, also because its future was dropped, every connection that it accepted is closed or closing. tonic alone would wait for open streams without end, and would
 //! leave connections behind when it is dropped.
 
 use std::future::Future;
@@ -18,6 +18,10 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::{Connected, Router};
 
 use super::NetError;
+
+/// The most connections that one server has at once. Each may make it hold what
+/// [`octet_proto::transport`] allows one connection.
+pub const MOST_CONNECTIONS: usize = 1024;
 
 /// How a server stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,12 +50,17 @@ where
     let cut = CancellationToken::new();
     let _cut_when_dropped = cut.clone().drop_guard();
     let open = Arc::new(());
-    let incoming = incoming.map(|connection| {
-        connection.map(|inner| Cuttable {
+    let incoming = incoming.filter_map(|connection| {
+        let full = connection.is_ok() && Arc::strong_count(&open) > MOST_CONNECTIONS;
+        if full {
+            tracing::warn!(service, limit = MOST_CONNECTIONS, "hung up on a connection too many");
+        }
+        let taken = connection.map(|inner| Cuttable {
             inner,
             cut: Box::pin(cut.clone().cancelled_owned()),
             _open: Arc::clone(&open),
-        })
+        });
+        std::future::ready((!full).then_some(taken))
     });
     let serving = router.serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
     let deadline = async {

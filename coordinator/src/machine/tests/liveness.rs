@@ -167,7 +167,7 @@ impl Sim {
         }
         let want = worker.capacity.saturating_sub(worker.held.len() as u64);
         match self.c.lease(now, id, want) {
-            Ok(Offer::Grants(grants)) if !lost => {
+            Ok(Offer::Grants(Grants { leases: grants, .. })) if !lost => {
                 for grant in grants {
                     let at = worker.takes.map(|takes| t + takes);
                     worker.held.insert((grant.key.group.get(), grant.key.epoch.get()), at);

@@ -4,6 +4,7 @@
 
 mod liveness;
 mod safety;
+mod weights;
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -88,6 +89,7 @@ impl Coordinator {
             endpoint: "http://127.0.0.1:2".into(),
             committed,
             spooled: spooled.iter().copied().map(GroupIndex).collect(),
+            published: Vec::new(),
         };
         let id = self.machine.register_learner(ms(now), join, &mut self.records).unwrap();
         self.durable();
@@ -106,7 +108,7 @@ impl Coordinator {
 
     fn grants(&mut self, now: u64, worker: WorkerId, want: u64) -> Vec<Grant> {
         match self.lease(now, worker, want).unwrap() {
-            Offer::Grants(grants) => grants,
+            Offer::Grants(grants) => grants.leases,
             Offer::Complete | Offer::Nothing(_) => Vec::new(),
         }
     }
@@ -356,6 +358,7 @@ fn a_wrong_digest_is_refused_with_both_values() {
         endpoint: String::new(),
         committed: 0,
         spooled: Vec::new(),
+        published: Vec::new(),
     };
     let error = c.machine.register_learner(ms(0), join, &mut c.records).unwrap_err();
     let text = error.to_string();

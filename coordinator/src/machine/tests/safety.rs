@@ -182,7 +182,7 @@ impl World {
             Op::Lease(worker, want) => {
                 let Some(worker) = self.worker(worker) else { return Ok(()) };
                 match self.c.lease(now, worker, want) {
-                    Ok(Offer::Grants(grants)) => {
+                    Ok(Offer::Grants(Grants { leases: grants, .. })) => {
                         prop_assert!((1..=want as usize).contains(&grants.len()));
                         self.take(worker, grants)?;
                     }

@@ -10,9 +10,11 @@ use candle_core::{DType, Device};
 use octet_policy::config::ModelConfig;
 use octet_policy::model::{Model, Params, bytes, from_bytes};
 use octet_proto::PolicyVersion;
+use octet_proto::coordinator::PublishedVersion;
 use octet_proto::weights::{TensorEntry, WeightsManifest};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -29,6 +31,7 @@ pub struct Published {
 pub struct Publication {
     versions: watch::Sender<BTreeMap<PolicyVersion, Arc<Published>>>,
     lag: u64,
+    sent: Arc<AtomicU64>,
 }
 
 impl Published {
@@ -101,7 +104,7 @@ impl Published {
 impl Publication {
     /// Versions to begin with; `lag` says how many older ones are kept beside the newest.
     pub fn new(lag: u64, versions: impl IntoIterator<Item = Published>) -> Self {
-        let publication = Self { versions: watch::Sender::default(), lag };
+        let publication = Self { versions: watch::Sender::default(), lag, sent: Arc::default() };
         versions.into_iter().for_each(|version| publication.publish(version));
         publication
     }
@@ -143,6 +146,27 @@ impl Publication {
         // In time or not: what is there then is the answer.
         let _in_time = tokio::time::timeout(within, published).await.is_ok();
         self.get(version)
+    }
+
+    /// What is given out now, as it goes on the wire.
+    pub fn to_proto(&self) -> Vec<PublishedVersion> {
+        let versions = self.versions.borrow();
+        let published = versions.values().map(|published| PublishedVersion {
+            version: published.manifest.version,
+            digest: published.manifest.digest.clone(),
+            bytes: published.manifest.total_bytes,
+        });
+        published.collect()
+    }
+
+    /// Counts bytes that go out.
+    pub(super) fn sent(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Bytes of weights that went out so far.
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
     }
 
     /// The digest of the newest version, hex; empty before the first.
