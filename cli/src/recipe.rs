@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use octet_learner::{LearnerConfig, RunShape};
 use octet_policy::kernel::head::Shaping;
 use octet_proto::ConfigDigest;
+use octet_reward_service::RewardSource;
 use octet_rollout_worker::SamplingSettings;
 use octet_runtime::config::{Layers, digest, load};
 use serde::{Deserialize, Serialize};
@@ -98,8 +99,31 @@ pub struct SamplingKeys {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Reward {
-    /// A built-in function: "tool-call" or "aws-compat".
+    /// A built-in function, "tool-call" or "aws-compat", or one in a Python file, "FILE.py:FUNCTION".
     pub function: String,
+    /// Rewards that take over at later steps: what a run does that repeats swaps.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub schedule: Vec<ScheduledReward>,
+}
+
+/// A reward that takes over at a step: a function, or a service that answers elsewhere.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ScheduledReward {
+    /// The first step that it rewards, from 1.
+    pub step: u64,
+    /// A function, as `reward.function` has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub function: Option<String>,
+    /// What the service is called.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The service's digest, as it describes itself: another reward does not count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// Where the service's replicas answer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<String>,
 }
 
 /// Evaluation on the held-out set.
@@ -159,7 +183,7 @@ impl Default for SamplingKeys {
 
 impl Default for Reward {
     fn default() -> Self {
-        Self { function: "tool-call".into() }
+        Self { function: "tool-call".into(), schedule: Vec::new() }
     }
 }
 
@@ -219,6 +243,21 @@ impl Recipe {
             if !holds {
                 return Err(layers.refusal(key, expected, &found).into());
             }
+        }
+        let mut before = 0;
+        for (at, entry) in self.reward.schedule.iter().enumerate() {
+            let key = format!("reward.schedule[{at}]");
+            let service = entry.digest.is_some() && !entry.endpoints.is_empty();
+            if entry.function.is_some() == service {
+                let expected = "either a function, or digest and endpoints of a service";
+                let found = if service { "both" } else { "neither" };
+                return Err(layers.refusal(&key, expected, found).into());
+            }
+            if entry.step <= before {
+                let expected = format!("a step after {before}");
+                return Err(layers.refusal(&key, expected, entry.step.to_string()).into());
+            }
+            before = entry.step;
         }
         let known = [("model.dtype", &self.model.dtype, &["f32", "bf16"][..])];
         for (key, found, expected) in known {
@@ -282,12 +321,29 @@ impl Recipe {
         stripped.data.held_out = PathBuf::new();
         stripped.model.path = PathBuf::from(weights);
         stripped.model.shape = None;
+        stripped.reward.function = content_of(&self.reward.function)?;
+        for entry in &mut stripped.reward.schedule {
+            if let Some(function) = &mut entry.function {
+                *function = content_of(function)?;
+            }
+            (entry.name, entry.endpoints) = (None, Vec::new());
+        }
         let rows = std::fs::read(&self.data.train)
             .with_context(|| format!("reading {}", self.data.train.display()))?;
         stripped.data.train = PathBuf::from(blake3::hash(&rows).to_hex().to_string());
         let kind = format!("{}/{}", std::env::consts::ARCH, self.model.device);
         Ok(digest(&(stripped, NUMERICS, kind))?)
     }
+}
+
+/// A reward function as the digest knows it: a file by what it holds, a built-in function by its name.
+fn content_of(function: &str) -> Result<String> {
+    let Ok(RewardSource::Python(source, _)) = function.parse() else {
+        return Ok(function.to_owned());
+    };
+    let text = std::fs::read(&source.file)
+        .with_context(|| format!("reading {}", source.file.display()))?;
+    Ok(format!("{}:{}", blake3::hash(&text).to_hex(), source.function.unwrap_or_default()))
 }
 
 /// Raised whenever the same configuration would give other bits.

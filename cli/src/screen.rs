@@ -8,6 +8,11 @@ pub fn say(text: impl Display) {
     drop(writeln!(std::io::stdout().lock(), "{text}"));
 }
 
+/// Prints a line of what goes on beside the result to standard error.
+pub fn note(text: &str) {
+    drop(writeln!(std::io::stderr().lock(), "{text}"));
+}
+
 /// Prints an error and its causes on one line of standard error.
 pub fn complain(error: &anyhow::Error) {
     let mut text = String::new();

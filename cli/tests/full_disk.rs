@@ -42,7 +42,7 @@ fn a_full_disk_is_named_and_the_run_goes_on_from_the_last_commit() {
     let output = match output {
         Ok(output) if output.status.success() => output,
         refused => {
-            println!("SKIPPED: no small file system could be mounted here: {refused:?}");
+            eprintln!("SKIPPED: no small file system could be mounted here: {refused:?}");
             return;
         }
     };

@@ -87,11 +87,12 @@ impl ServiceError for CoordinatorError {
     fn code(&self) -> Code {
         match self {
             Self::Refused(refusal) => match refusal {
-                Refusal::WrongDigest { .. } | Refusal::RewardChanged { .. } => {
-                    Code::FailedPrecondition
-                }
+                Refusal::WrongDigest { .. }
+                | Refusal::RewardChanged { .. }
+                | Refusal::ScheduleChanged { .. }
+                | Refusal::TooLate { .. } => Code::FailedPrecondition,
                 Refusal::UnknownWorker { .. } | Refusal::UnknownLearner { .. } => Code::NotFound,
-                Refusal::SupersededLearner { .. } => Code::Aborted,
+                Refusal::SupersededLearner { .. } | Refusal::RewardMoved { .. } => Code::Aborted,
                 Refusal::TooMany { .. } => Code::ResourceExhausted,
                 Refusal::BadField { .. } => Code::InvalidArgument,
             },

@@ -41,6 +41,12 @@ impl Examples {
         &self.rows[order[(group.get() % size) as usize]]
     }
 
+    /// At most `count` rows, evenly spread over the file.
+    pub(crate) fn spread(&self, count: usize) -> Vec<String> {
+        let (size, count) = (self.rows.len(), count.min(self.rows.len()));
+        (0..count).map(|at| self.rows[at * size / count].clone()).collect()
+    }
+
     fn order(&self, epoch: u64) -> Arc<Vec<usize>> {
         // A poisoned cache is still a cache of pure values.
         let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);

@@ -11,7 +11,7 @@ use octet_proto::ConfigDigest;
 
 use crate::machine::Record;
 
-pub use sqlite::SqliteJournal;
+pub use sqlite::{SqliteJournal, read_revisions};
 
 /// Where records are written down.
 pub trait Journal: Send + 'static {

@@ -230,8 +230,8 @@ async fn the_reward_is_swapped_at_the_first_step_that_was_never_leased() {
         digest: "reward-b".into(),
         endpoints: vec!["http://127.0.0.1:10".into()],
     };
-    let (number, step) = running.handle.swap_reward(strict).await.unwrap();
-    assert_eq!((number.get(), step.get()), (2, 1));
+    let bound = running.handle.swap_reward(strict).await.unwrap();
+    assert_eq!((bound.number.get(), bound.from_step.get()), (2, 1));
     let report = ReportProgressRequest {
         learner_id: learner.learner_id,
         committed_steps: 1,

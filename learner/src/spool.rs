@@ -17,7 +17,7 @@ pub use purity::{Difference, ImpureDuplicate};
 use crate::disk;
 use crate::group::ScoredGroup;
 use octet_proto::GroupIndex;
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -59,6 +59,24 @@ impl Spool {
             disk::sync_directory(folder)?;
         }
         Ok(spool)
+    }
+
+    /// Opens a spool for reading, also while its learner writes to it.
+    ///
+    /// # Errors
+    /// There is no such file, or it is no spool of this version.
+    pub fn read_only(path: &Path) -> Result<Self, SpoolError> {
+        let fault = |source| SpoolError::new("open", path, 0, source);
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags).map_err(fault)?;
+        connection.busy_timeout(BUSY).map_err(fault)?;
+        let version = |row: &rusqlite::Row<'_>| row.get(0);
+        match connection.query_row("PRAGMA user_version", [], version).map_err(fault)? {
+            SCHEMA_VERSION => Ok(Self { connection, path: path.to_owned() }),
+            found => {
+                Err(SpoolError::Version { path: path.to_owned(), expected: SCHEMA_VERSION, found })
+            }
+        }
     }
 
     /// Stores the groups in one transaction, and returns once they are durable: one receipt per

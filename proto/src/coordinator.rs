@@ -11,8 +11,8 @@ pub use crate::generated::{
     GetStatusRequest, GetStatusResponse, HeartbeatRequest, HeartbeatResponse, LearnerStatus, Lease,
     LeaseRef, LeaseRequest, LeaseResponse, PublishedVersion, RegisterLearnerRequest,
     RegisterLearnerResponse, RegisterWorkerRequest, RegisterWorkerResponse, ReleaseRequest,
-    ReleaseResponse, ReportProgressRequest, ReportProgressResponse, RewardRevision, VersionSources,
-    Wait, WeightsSpread, WorkerStatus,
+    ReleaseResponse, ReportProgressRequest, ReportProgressResponse, RewardBinding, RewardRevision,
+    RewardState, VersionSources, Wait, WeightsSpread, WorkerStatus,
 };
 
 /// A client of the coordinator. Clones share one connection.

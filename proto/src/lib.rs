@@ -10,6 +10,7 @@
 
 mod generated;
 
+pub mod admin;
 pub mod auth;
 pub mod coordinator;
 pub mod error;

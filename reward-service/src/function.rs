@@ -98,6 +98,42 @@ pub enum ScoreError {
         /// What it said.
         message: String,
     },
+    /// Something that is no number.
+    #[error("{function}: {message}; return a number")]
+    NotANumber {
+        /// The function's name.
+        function: String,
+        /// What was expected and found.
+        message: String,
+    },
+    /// Something that the function's shape does not allow.
+    #[error("{function}: {message}; return what the shape says, or name another shape")]
+    BadReturn {
+        /// The function's name.
+        function: String,
+        /// What was expected and found.
+        message: String,
+    },
+    /// The function wanted more memory than it may have.
+    #[error(
+        "{function}: expected at most {limit_mib} MiB of memory in use, found a function that wants more; raise the limit or mend it: {message}"
+    )]
+    OutOfMemory {
+        /// The function's name.
+        function: String,
+        /// What it may have.
+        limit_mib: u64,
+        /// What it said.
+        message: String,
+    },
+    /// The process that runs the function ended, or could not be started.
+    #[error("{function}: expected a reward, but the process that runs the function {message}")]
+    Crashed {
+        /// The function's name.
+        function: String,
+        /// How it ended, and the last that it wrote.
+        message: String,
+    },
     /// The function did not answer in time.
     #[error(
         "{function}: expected a reward within {limit:?}, found none; the function hangs or is overloaded"
@@ -118,14 +154,18 @@ impl ScoreError {
             Self::NotFinite { .. } => "not-finite",
             Self::OutOfRange { .. } => "out-of-range",
             Self::Threw { .. } => "threw",
+            Self::NotANumber { .. } => "not-a-number",
+            Self::BadReturn { .. } => "bad-return",
+            Self::OutOfMemory { .. } => "out-of-memory",
+            Self::Crashed { .. } => "crashed",
             Self::TimedOut { .. } => "timed-out",
         }
     }
 
     /// Whether the same request may succeed when sent again. Functions are deterministic, so only
-    /// lateness, which is the machine's, may pass.
+    /// what may be the machine's doing can pass: lateness, and a process that ended.
     pub fn retryable(&self) -> bool {
-        matches!(self, Self::TimedOut { .. })
+        matches!(self, Self::TimedOut { .. } | Self::Crashed { .. })
     }
 }
 

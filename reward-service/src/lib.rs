@@ -3,7 +3,7 @@
 //! The one idea of this crate is that a reward is a pure function of an example and a completion's text,
 //! behind one trait, [`RewardFunction`]. Reading calls ([`parse`]), comparing them ([`compare`]) and reading
 //! words ([`language`]) are rules without state, clock or randomness; [`service`] is the shell that runs a
-//! function for others and adds nothing to its verdicts.
+//! function for others, or a user's file in Python for the service, and adds nothing to its verdicts.
 //!
 //! Invariant: no completion, however long or broken, makes anything here panic or take more than linear
 //! time, and none goes without a verdict or a named error.
@@ -16,6 +16,7 @@ pub mod language;
 pub mod parse;
 pub mod registry;
 pub mod service;
+pub mod shadow;
 pub mod tally;
 pub mod tool_call;
 pub mod trivial;
@@ -23,6 +24,7 @@ pub mod tryout;
 
 pub use aws_compat::AwsCompat;
 pub use function::{RewardFunction, RewardRange, ScoreError, Verdict, score};
-pub use registry::{UnknownReward, builtin, by_name};
+pub use registry::{OpenError, RewardSource, UnknownReward, builtin, by_name, open};
+pub use service::python::{PythonSettings, PythonSource, Shape};
 pub use service::{ServiceSettings, serve, serve_on};
 pub use tool_call::ToolCall;

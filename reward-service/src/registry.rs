@@ -1,8 +1,58 @@
-//! The built-in reward functions by name.
+//! Reward functions by name: the built-in ones, and files in Python.
 
-use std::sync::Arc;
+use std::{str::FromStr, sync::Arc};
 
-use crate::{aws_compat::AwsCompat, function::RewardFunction, tool_call::ToolCall};
+use crate::{
+    aws_compat::AwsCompat,
+    function::RewardFunction,
+    service::python::{ParseSourceError, PythonError, PythonReward, PythonSettings, PythonSource},
+    tool_call::ToolCall,
+};
+
+/// Where a reward function is.
+#[derive(Clone, Debug)]
+pub enum RewardSource {
+    /// A built-in function's name.
+    Builtin(String),
+    /// A function in a Python file, and what it may use.
+    Python(PythonSource, PythonSettings),
+}
+
+/// Why there is no reward function.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// No built-in function has the name.
+    #[error(transparent)]
+    Unknown(#[from] UnknownReward),
+    /// The Python file holds none that can be run.
+    #[error(transparent)]
+    Python(#[from] PythonError),
+}
+
+impl FromStr for RewardSource {
+    type Err = ParseSourceError;
+
+    /// `FILE.py`, `FILE.py:FUNCTION`, or the name of a built-in function.
+    fn from_str(text: &str) -> Result<Self, ParseSourceError> {
+        if PythonSource::is_meant(text) {
+            return Ok(Self::Python(text.parse()?, PythonSettings::default()));
+        }
+        Ok(Self::Builtin(text.to_owned()))
+    }
+}
+
+/// The function that a source names, ready to score.
+///
+/// # Errors
+/// There is none, with what was expected and found.
+pub fn open(source: &RewardSource) -> Result<Arc<dyn RewardFunction>, OpenError> {
+    Ok(match source {
+        RewardSource::Builtin(name) => by_name(name)?,
+        RewardSource::Python(source, settings) => {
+            Arc::new(PythonReward::open(source, settings.clone())?)
+        }
+    })
+}
 
 /// A name that no built-in function has.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

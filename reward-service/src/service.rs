@@ -42,6 +42,9 @@ use tonic::{Request, Response, Status, Streaming, transport::server::Connected};
 
 use crate::function::{RewardFunction, ScoreError, Verdict, score};
 
+pub mod client;
+pub mod python;
+
 const SERVICE: &str = "reward-service";
 
 /// How the service shares out its machine.

@@ -18,6 +18,8 @@ pub(crate) struct Counters {
     groups_delivered: AtomicU64,
     reward_failures: AtomicU64,
     reward_retries: AtomicU64,
+    replicas_taken_out: AtomicU64,
+    replicas_taken_back: AtomicU64,
     transfers: AtomicU64,
     damaged_transfers: AtomicU64,
     weight_bytes_from_learner: AtomicU64,
@@ -50,6 +52,10 @@ pub struct Totals {
     pub reward_failures: u64,
     /// Completions that were sent for their reward again.
     pub reward_retries: u64,
+    /// How often a reward replica was asked no more because it failed, hung or was slow.
+    pub replicas_taken_out: u64,
+    /// How often one was taken back in.
+    pub replicas_taken_back: u64,
     /// Policy versions that were fetched whole.
     pub transfers: u64,
     /// Weights that arrived damaged and were fetched again.
@@ -81,6 +87,8 @@ impl Handle {
             groups_delivered: read(&counters.groups_delivered),
             reward_failures: read(&counters.reward_failures),
             reward_retries: read(&counters.reward_retries),
+            replicas_taken_out: read(&counters.replicas_taken_out),
+            replicas_taken_back: read(&counters.replicas_taken_back),
             transfers: read(&counters.transfers),
             damaged_transfers: read(&counters.damaged_transfers),
             weight_bytes_from_learner: read(&counters.weight_bytes_from_learner),
@@ -108,6 +116,10 @@ impl Totals {
             groups_delivered: self.groups_delivered.saturating_sub(earlier.groups_delivered),
             reward_failures: self.reward_failures.saturating_sub(earlier.reward_failures),
             reward_retries: self.reward_retries.saturating_sub(earlier.reward_retries),
+            replicas_taken_out: self.replicas_taken_out.saturating_sub(earlier.replicas_taken_out),
+            replicas_taken_back: self
+                .replicas_taken_back
+                .saturating_sub(earlier.replicas_taken_back),
             transfers: self.transfers.saturating_sub(earlier.transfers),
             damaged_transfers: self.damaged_transfers.saturating_sub(earlier.damaged_transfers),
             weight_bytes_from_learner: self
@@ -175,6 +187,14 @@ impl Counters {
 
     pub(crate) fn reward_retried(&self) {
         self.reward_retries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn replica_taken_out(&self) {
+        self.replicas_taken_out.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn replica_taken_back(&self) {
+        self.replicas_taken_back.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn transferred(&self) {

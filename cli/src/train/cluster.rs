@@ -5,13 +5,14 @@
 
 use super::directory::{Identity, RunDirectory};
 use super::progress::{Screen, Steps};
-use super::setup::Setup;
+use super::setup::{Setup, Swap};
 use super::summary::Speed;
+use crate::reward::{REACH_FILE, Reach};
 use anyhow::{Context, Result};
 use octet_coordinator::{Coordinator, JOURNAL_FILE, JoinToken, Reward, RunPlan, Timing};
 use octet_learner::Learner;
 use octet_proto::transport::ClientOptions;
-use octet_reward_service::ServiceSettings;
+use octet_reward_service::{RewardFunction, ServiceSettings};
 use octet_rollout_worker::{Limits, OnRewardFailure, Worker};
 use octet_runtime::net::{Dialer, Exposure, Listener, Tcp, bind};
 use octet_runtime::shutdown;
@@ -86,22 +87,36 @@ async fn serve(
     let token = token();
     let dialer: Dialer = Arc::new(Tcp);
     let (rewards, at_coordinator, at_learner) = (listen().await?, listen().await?, listen().await?);
+    let mut schedule = Vec::new();
+    let mut later = Vec::new();
+    for (step, swap) in &setup.swaps {
+        let reward = match swap {
+            Swap::Service(reward) => reward.clone(),
+            Swap::Function(function) => {
+                let at = listen().await?;
+                let reward = reward(&**function, &at);
+                later.push((function.clone(), at));
+                reward
+            }
+        };
+        schedule.push((*step, reward));
+    }
     let coordinator = Coordinator::open(
         octet_coordinator::Config {
             plan: plan(setup, identity)?,
             timing: Timing::default(),
-            reward: Reward {
-                name: setup.function.name().into(),
-                digest: setup.function.digest(),
-                endpoints: vec![rewards.endpoint()],
-            },
+            reward: reward(&*setup.function, &rewards),
             join_token: JoinToken::new(token.as_str()),
             journal: directory.join(JOURNAL_FILE),
             drain: Duration::from_secs(2),
         },
         Arc::new(setup.train.iter().map(octet_dataset::Example::to_json).collect()),
-    )?;
+    )?
+    .with_schedule(&schedule)?;
     let endpoint = at_coordinator.endpoint();
+    // For `octet reward swap --run`: whoever may read the directory may swap the reward.
+    let reach = Reach { coordinator: endpoint.clone(), join_token: token.clone() };
+    directory.write_private(REACH_FILE, &serde_json::to_vec_pretty(&reach)?)?;
     let learner = learner(setup, identity, directory, &endpoint, &token).await?;
     let workers = (0..setup.recipe.workers.count)
         .map(|i| {
@@ -141,16 +156,19 @@ async fn serve(
             }
         }
     });
-    let (function, mut rewards) = (setup.function.clone(), Some(rewards));
-    supervisor = supervisor.actor("reward service", Kind::Essential, 2, move |context| {
-        let (taken, function) = (rewards.take(), function.clone());
-        async move {
-            let at = taken.ok_or_else(|| started_twice("reward service"))?;
-            let settings = ServiceSettings::default();
-            octet_reward_service::serve(at, function, settings, context.stop).await?;
-            anyhow::Ok(())
-        }
-    });
+    later.insert(0, (setup.function.clone(), rewards));
+    for (i, (function, at)) in later.into_iter().enumerate() {
+        let (name, mut at) = (format!("reward service {i}"), Some(at));
+        supervisor = supervisor.actor(name, Kind::Essential, 2, move |context| {
+            let (taken, function) = (at.take(), function.clone());
+            async move {
+                let at = taken.ok_or_else(|| started_twice("reward service"))?;
+                let settings = ServiceSettings::default();
+                octet_reward_service::serve(at, function, settings, context.stop).await?;
+                anyhow::Ok(())
+            }
+        });
+    }
     let mut learner = Some((learner, at_learner));
     let (written, speak) = (summary.clone(), dialer.clone());
     supervisor = supervisor.actor("learner", Kind::Main, 1, move |context| {
@@ -178,6 +196,7 @@ async fn serve(
     let ended = supervisor.run(stop).await;
     // The screen's task ends with the learner's event stream; its handle is no longer needed.
     shown.abort();
+    directory.remove(REACH_FILE);
     ended?;
 
     let done = summary.lock().ok().and_then(|mut slot| slot.take());
@@ -199,6 +218,11 @@ async fn serve(
             learning: Work::new(t.learned_tokens, t.flops, t.learn_seconds),
         }
     }))
+}
+
+fn reward(function: &dyn RewardFunction, at: &Listener) -> Reward {
+    let (name, digest) = (function.name().to_owned(), function.digest());
+    Reward { name, digest, endpoints: vec![at.endpoint()] }
 }
 
 fn started_twice(role: &str) -> anyhow::Error {

@@ -126,6 +126,24 @@ impl RunDirectory {
         std::fs::rename(&partial, &target).with_context(writing)
     }
 
+    /// As [`RunDirectory::write`], for what only the owner of the run may read.
+    pub fn write_private(&self, name: &str, content: &[u8]) -> Result<()> {
+        let partial = self.join(&format!(".{name}.partial"));
+        // A file that was there keeps its rights; this one is made anew.
+        drop(std::fs::remove_file(&partial));
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        options.open(&partial).with_context(|| format!("writing {}", partial.display()))?;
+        self.write(name, content)
+    }
+
+    /// Removes a file of this process that nobody needs any more.
+    pub fn remove(&self, name: &str) {
+        drop(std::fs::remove_file(self.join(name)));
+    }
+
     /// Reads a JSON file written before, if there is one.
     pub fn read<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         let path = self.join(name);

@@ -10,7 +10,8 @@ use octet_dataset::{Example, load};
 use octet_learner::plan::{Bytes, MemoryPlan, Workload, available_memory};
 use octet_policy::config::{Dtype, ModelConfig};
 use octet_policy::policy::Policy;
-use octet_reward_service::{RewardFunction, by_name, trivial};
+use octet_proto::StepIndex;
+use octet_reward_service::{RewardFunction, open, trivial};
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
@@ -34,6 +35,8 @@ pub struct Setup {
     pub held_out: Vec<Example>,
     /// The reward.
     pub function: Arc<dyn RewardFunction>,
+    /// The rewards that take over at later steps.
+    pub swaps: Vec<(StepIndex, Swap)>,
     /// Tokens of the longest prompt.
     pub longest_prompt: usize,
     /// The memory that a step takes.
@@ -46,7 +49,8 @@ impl Setup {
     /// # Errors
     /// Names the file or key, what was expected and what was found.
     pub fn new(recipe: Recipe, directory: &RunDirectory) -> Result<Self> {
-        let function = by_name(&recipe.reward.function)?;
+        let function = open(&recipe.reward.function.parse()?)?;
+        let swaps = swaps(&recipe)?;
         let (dtype, device) = arithmetic(&recipe)?;
         let train = load(&recipe.data.train)?;
         let held_out =
@@ -80,6 +84,7 @@ impl Setup {
             train,
             held_out,
             function,
+            swaps,
             longest_prompt,
             memory,
         })
@@ -109,6 +114,30 @@ impl Setup {
             trivial::table(&self.train, &*self.function)
         ));
     }
+}
+
+/// What takes over at a step.
+pub enum Swap {
+    /// A function, to be served by this process.
+    Function(Arc<dyn RewardFunction>),
+    /// A service that answers elsewhere.
+    Service(octet_coordinator::Reward),
+}
+
+fn swaps(recipe: &Recipe) -> Result<Vec<(StepIndex, Swap)>> {
+    let swaps = recipe.reward.schedule.iter().map(|entry| {
+        let swap = match &entry.function {
+            Some(function) => Swap::Function(open(&function.parse()?)?),
+            None => {
+                let digest = entry.digest.clone().unwrap_or_default();
+                let name = entry.name.clone().unwrap_or_else(|| "scheduled".into());
+                let endpoints = entry.endpoints.clone();
+                Swap::Service(octet_coordinator::Reward { name, digest, endpoints })
+            }
+        };
+        Ok((StepIndex(entry.step), swap))
+    });
+    swaps.collect()
 }
 
 fn arithmetic(recipe: &Recipe) -> Result<(DType, Device)> {
@@ -166,7 +195,8 @@ fn stored(dtype: DType) -> Dtype {
 /// # Errors
 /// A key that does not hold, or a data set or configuration that cannot be read.
 pub fn plan(recipe: &Recipe) -> Result<String> {
-    by_name(&recipe.reward.function)?;
+    open(&recipe.reward.function.parse()?)?;
+    swaps(recipe)?;
     let rows = load(&recipe.data.train)?.len();
     let config = match &recipe.model.shape {
         Some(file) if !recipe.model.path.join("config.json").is_file() => {

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use octet_proto::{ConfigDigest, RevisionNumber, StepIndex};
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{
+    Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
+};
 
 use super::{Journal, JournalError};
 use crate::machine::{Record, Recovered, Revision};
@@ -75,6 +77,24 @@ impl SqliteJournal {
         transaction.commit().map_err(failed("open"))?;
         Ok((Self { connection, path: path.to_owned(), opening }, recovered))
     }
+}
+
+/// The reward revisions of a run's journal with the step that each takes effect from, by number, and the
+/// first step that was never leased. Fences nobody: the run may go on meanwhile.
+///
+/// # Errors
+/// There is no such file, it is something else, or it is damaged.
+pub fn read_revisions(
+    path: &Path,
+) -> Result<(Vec<(Revision, StepIndex)>, StepIndex), JournalError> {
+    let failed = |source| JournalError::Sqlite { action: "read", path: path.to_owned(), source };
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    connection.busy_timeout(BUSY).map_err(failed)?;
+    check_kind(&connection, path)?;
+    let transaction = connection.transaction().map_err(failed)?;
+    let Recovered { revisions, steps_leased_below, .. } = recover(&transaction, path)?;
+    Ok((revisions, steps_leased_below))
 }
 
 impl Journal for SqliteJournal {

@@ -16,6 +16,7 @@ mod ledger;
 mod record;
 mod refusal;
 mod revisions;
+mod rewards;
 mod share;
 mod status;
 mod weights;
@@ -32,12 +33,13 @@ pub use leasing::{Grant, Grants, LeaseKey, Offer};
 pub use ledger::MAX_HOLDERS;
 pub use record::{Record, Recovered};
 pub use refusal::Refusal;
-pub use revisions::{MAX_REVISIONS, Revision, Reward};
+pub use revisions::{Bound, MAX_REVISIONS, Revision, Reward};
+pub use rewards::{Binding, MAX_REPLICAS, State};
 pub use status::{LearnerView, Snapshot, Wait, WorkerView};
 pub use weights::{Published, Sources, Spread};
 pub use workers::{Beat, Pulse, WorkerJoin};
 
-use octet_proto::{ConfigDigest, RevisionNumber, StepIndex, WorkerId};
+use octet_proto::{ConfigDigest, WorkerId};
 
 use crate::plan::{RunPlan, Timing};
 use ids::Ids;
@@ -134,19 +136,6 @@ impl Machine {
     /// Where scored groups are delivered; empty while no learner is registered.
     pub fn learner_endpoint(&self) -> &str {
         self.learner.as_ref().map_or("", |learner| &learner.endpoint)
-    }
-
-    /// Binds another reward to the first step that was never leased: its number and that step.
-    ///
-    /// Whoever asks has made sure that the reward answers; the machine only says when it counts.
-    pub fn swap_reward(
-        &mut self,
-        now: Duration,
-        reward: Reward,
-        records: &mut Vec<Record>,
-    ) -> Result<(RevisionNumber, StepIndex), Refusal> {
-        self.tick(now);
-        self.revisions.swap(reward, records)
     }
 
     /// Refuses a node of another configuration.

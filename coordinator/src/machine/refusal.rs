@@ -2,7 +2,7 @@
 //!
 //! Invariant: a refused event has changed nothing.
 
-use octet_proto::{ConfigDigest, WorkerId};
+use octet_proto::{ConfigDigest, RevisionNumber, StepIndex, WorkerId};
 
 use super::ids::LearnerId;
 
@@ -78,6 +78,34 @@ pub enum Refusal {
         /// The configured reward's digest.
         found: String,
     },
+    /// Another revision was bound since the caller looked.
+    #[error(
+        "reward revision: expected {known} to be the newest, found {newest}: look at what changed (`octet reward status`), and swap again if it still is to be"
+    )]
+    RewardMoved {
+        /// The newest that the caller knew of.
+        known: RevisionNumber,
+        /// The newest.
+        newest: RevisionNumber,
+    },
+    /// Every step has its reward.
+    #[error(
+        "reward swap: expected a step that was never leased, found all {steps} of the run leased: nothing is left that another reward could score"
+    )]
+    TooLate {
+        /// Steps of the run.
+        steps: u64,
+    },
+    /// The configured schedule is not the one that the run began with.
+    #[error(
+        "reward schedule: expected the one that the run began with, found the reward {digest} at step {step}, which is not among its revisions: resume with the same schedule, or swap the reward while the run goes on"
+    )]
+    ScheduleChanged {
+        /// The step.
+        step: StepIndex,
+        /// The scheduled reward's digest.
+        digest: String,
+    },
 }
 
 impl Refusal {
@@ -91,6 +119,9 @@ impl Refusal {
             Self::TooMany { .. } => "too-many",
             Self::BadField { .. } => "bad-field",
             Self::RewardChanged { .. } => "reward-changed",
+            Self::RewardMoved { .. } => "reward-moved",
+            Self::TooLate { .. } => "too-late",
+            Self::ScheduleChanged { .. } => "schedule-changed",
         }
     }
 }

@@ -11,6 +11,7 @@ use octet_proto::{ConfigDigest, GroupIndex, PolicyVersion, StepIndex, WorkerId};
 use super::Machine;
 use super::ledger::{Holder, groups};
 use super::revisions::Revision;
+use super::rewards::Binding;
 use super::weights::Spread;
 
 /// The most waits that are kept of one node.
@@ -69,6 +70,8 @@ pub struct Snapshot {
     pub learner: Option<LearnerView>,
     /// The reward revisions, with the step that each takes effect from.
     pub revisions: Vec<(Revision, StepIndex)>,
+    /// The same revisions with the steps that they reward and where they stand.
+    pub rewards: Vec<Binding>,
     /// What the run waits for.
     pub waits: Vec<Wait>,
     /// How the policy versions that are given out came to the workers, the newest last.
@@ -150,6 +153,7 @@ impl Machine {
             workers: workers.collect(),
             learner,
             revisions: self.revisions.all().to_vec(),
+            rewards: self.bindings(),
             waits: self.waits(),
             weights: self.spreads(),
         }

@@ -16,8 +16,8 @@ use super::handle::Progress;
 use crate::error::CoordinatorError;
 use crate::journal::Journal;
 use crate::machine::{
-    Beat, LearnerId, LearnerJoin, LearnerReport, LeaseKey, Machine, Offer, Pulse, Record, Refusal,
-    Reward, Snapshot, Wait, WorkerJoin,
+    Beat, Bound, LearnerId, LearnerJoin, LearnerReport, LeaseKey, Machine, Offer, Pulse, Record,
+    Refusal, Reward, Snapshot, Wait, WorkerJoin,
 };
 
 /// The longest time between two looks at the clock.
@@ -31,14 +31,49 @@ pub(crate) type Answer<T> = Reply<Result<T, Refusal>>;
 /// A question to the actor.
 #[derive(Debug)]
 pub(crate) enum Command {
-    RegisterWorker { join: WorkerJoin, reply: Answer<(WorkerId, String)> },
-    Lease { worker: WorkerId, want: u64, wait: Duration, reply: Answer<Offer> },
-    Heartbeat { worker: WorkerId, beat: Beat, reply: Answer<(Pulse, String)> },
-    Release { worker: WorkerId, leases: Vec<LeaseKey>, leaving: bool, reply: Answer<()> },
-    RegisterLearner { join: LearnerJoin, reply: Answer<LearnerId> },
-    Report { learner: LearnerId, report: LearnerReport, reply: Answer<bool> },
-    Swap { reward: Reward, reply: Answer<(RevisionNumber, StepIndex)> },
-    Status { reply: Reply<Snapshot> },
+    RegisterWorker {
+        join: WorkerJoin,
+        reply: Answer<(WorkerId, String)>,
+    },
+    Lease {
+        worker: WorkerId,
+        want: u64,
+        wait: Duration,
+        reply: Answer<Offer>,
+    },
+    Heartbeat {
+        worker: WorkerId,
+        beat: Beat,
+        reply: Answer<(Pulse, String)>,
+    },
+    Release {
+        worker: WorkerId,
+        leases: Vec<LeaseKey>,
+        leaving: bool,
+        reply: Answer<()>,
+    },
+    RegisterLearner {
+        join: LearnerJoin,
+        reply: Answer<LearnerId>,
+    },
+    Report {
+        learner: LearnerId,
+        report: LearnerReport,
+        reply: Answer<bool>,
+    },
+    Swap {
+        reward: Reward,
+        newest_known: Option<RevisionNumber>,
+        reply: Answer<Bound>,
+    },
+    Rollback {
+        to: Option<RevisionNumber>,
+        newest_known: Option<RevisionNumber>,
+        reply: Answer<Bound>,
+    },
+    Status {
+        reply: Reply<Snapshot>,
+    },
 }
 
 /// A lease request that waits for a group.
@@ -74,6 +109,14 @@ impl Actor {
     ) -> Self {
         let (parked, started) = (Vec::new(), Instant::now());
         Self { machine, journal, inbox, progress, parked, news: false, started, draining: false }
+    }
+
+    /// Binds the swaps that the configuration schedules, before anything is leased.
+    pub(crate) fn schedule(
+        &mut self,
+        schedule: &[(StepIndex, Reward)],
+    ) -> Result<(), CoordinatorError> {
+        Ok(self.decide(|m, _, records| m.schedule_rewards(schedule, records))??)
     }
 
     /// Answers until `stop`. From `drain` on nothing is parked any more.
@@ -165,12 +208,16 @@ impl Actor {
                 self.publish();
                 reply.send(complete);
             }
-            Command::Swap { reward, reply } => {
-                let bound = self.decide(|m, now, records| m.swap_reward(now, reward, records))?;
-                if let Ok((number, step)) = &bound {
-                    let (number, step) = (number.get(), step.get());
-                    tracing::info!(revision = number, step, "reward revision bound to a step");
-                }
+            Command::Swap { reward, newest_known, reply } => {
+                let bound = self
+                    .decide(|m, now, records| m.swap_reward(now, reward, newest_known, records))?;
+                tell(&bound);
+                reply.send(bound);
+            }
+            Command::Rollback { to, newest_known, reply } => {
+                let bound = self
+                    .decide(|m, now, records| m.rollback_reward(now, to, newest_known, records))?;
+                tell(&bound);
                 reply.send(bound);
             }
             Command::Status { reply } => {
@@ -253,5 +300,13 @@ impl Actor {
             *known = progress;
             changed
         });
+    }
+}
+
+fn tell(bound: &Result<Bound, Refusal>) {
+    if let Ok(Bound { number, from_step, superseded }) = bound {
+        let (number, step) = (number.get(), from_step.get());
+        let superseded: Vec<u64> = superseded.iter().map(|number| number.get()).collect();
+        tracing::info!(revision = number, step, ?superseded, "reward revision bound to a step");
     }
 }

@@ -3,6 +3,7 @@
 //! Invariant: whoever calls has shown the join token before it gets here; a node that registers has an
 //! address that can be dialled, and its other calls are let in by the id that registration gave.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use octet_proto::WorkerId;
@@ -31,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The service, as tonic calls it.
 pub(crate) struct Grpc {
     address: Address<Command>,
-    examples: Examples,
+    examples: Arc<Examples>,
     run_id: String,
     timing: Timing,
 }
@@ -39,7 +40,7 @@ pub(crate) struct Grpc {
 impl Grpc {
     pub(crate) fn new(
         address: Address<Command>,
-        examples: Examples,
+        examples: Arc<Examples>,
         run_id: String,
         timing: Timing,
     ) -> Self {
@@ -56,7 +57,7 @@ impl Grpc {
 }
 
 /// Refuses an address that nobody could dial.
-fn check_address(field: &'static str, address: &str) -> Result<(), CoordinatorError> {
+pub(crate) fn check_address(field: &'static str, address: &str) -> Result<(), CoordinatorError> {
     Dialled::parse(address).map(drop).map_err(|source| CoordinatorError::Address { field, source })
 }
 

@@ -4,13 +4,12 @@
 
 use std::time::Duration;
 
-use octet_proto::{RevisionNumber, StepIndex};
 use octet_runtime::mailbox::Address;
 use tokio::sync::watch;
 
 use super::actor::Command;
 use crate::error::CoordinatorError;
-use crate::machine::{Reward, Snapshot};
+use crate::machine::{Bound, Reward, Snapshot};
 
 /// How long an answer of the actor may take: longer than any disk's worst flush.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -70,15 +69,13 @@ impl Handle {
         Ok(self.address.ask(PATIENCE, |reply| Command::Status { reply }).await?)
     }
 
-    /// Binds another reward to the first step that was never leased: its number and that step.
+    /// Binds another reward to the first step that was never leased.
     /// The caller has made sure that it answers.
     ///
     /// # Errors
-    /// The run has too many revisions, or the coordinator has ended or does not keep up.
-    pub async fn swap_reward(
-        &self,
-        reward: Reward,
-    ) -> Result<(RevisionNumber, StepIndex), CoordinatorError> {
-        Ok(self.address.ask(PATIENCE, |reply| Command::Swap { reward, reply }).await??)
+    /// The reward or the moment is refused, or the coordinator has ended or does not keep up.
+    pub async fn swap_reward(&self, reward: Reward) -> Result<Bound, CoordinatorError> {
+        let swap = |reply| Command::Swap { reward, newest_known: None, reply };
+        Ok(self.address.ask(PATIENCE, swap).await??)
     }
 }

@@ -4,6 +4,7 @@
 //! and carries its answers out, never before what they depend on is durable.
 
 mod actor;
+mod admin;
 mod grpc;
 mod handle;
 mod wire;
@@ -11,9 +12,12 @@ mod wire;
 use std::fmt;
 use std::path::PathBuf;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
+use octet_proto::StepIndex;
+use octet_proto::admin::admin_server;
 use octet_proto::auth::{Demand, JoinToken};
 use octet_proto::coordinator::coordinator_server;
 use octet_proto::transport::{KeepAlive, server};
@@ -33,6 +37,7 @@ use crate::journal::{Journal, SqliteJournal};
 use crate::machine::{Machine, Recovered, Reward};
 use crate::plan::{RunPlan, Timing};
 use actor::{Actor, Command};
+use admin::Admin;
 use grpc::Grpc;
 
 /// The name that the service has in logs and errors.
@@ -64,6 +69,7 @@ pub struct Coordinator {
     actor: Actor,
     grpc: Grpc,
     demand: Demand,
+    admin: Admin,
     address: Address<Command>,
     progress: watch::Receiver<Progress>,
     drain: Duration,
@@ -99,7 +105,7 @@ impl Coordinator {
         if join_token.is_empty() {
             return Err(CoordinatorError::EmptyToken);
         }
-        let examples = Examples::new(&plan, rows)?;
+        let examples = Arc::new(Examples::new(&plan, rows)?);
         let (run_id, total_steps) = (plan.run_id.clone(), plan.steps.get());
         let mut records = Vec::new();
         let machine = Machine::new(plan, timing, recovered, reward, &mut records)?;
@@ -108,8 +114,23 @@ impl Coordinator {
         let begun = Progress { committed_steps: 0, total_steps, complete: false };
         let (publish, progress) = watch::channel(begun);
         let actor = Actor::new(machine, journal, inbox, publish);
+        let admin = Admin::new(address.clone(), Arc::clone(&examples));
         let grpc = Grpc::new(address.clone(), examples, run_id, timing);
-        Ok(Self { actor, grpc, demand: Demand::new(join_token, NAME), address, progress, drain })
+        let demand = Demand::new(join_token, NAME);
+        Ok(Self { actor, grpc, admin, demand, address, progress, drain })
+    }
+
+    /// Schedules reward swaps, each at the first step that it rewards, in rising order. A run that is taken
+    /// up again has to be given the schedule that it began with; where the rewards answer may have changed.
+    ///
+    /// # Errors
+    /// A step lies outside the run, the schedule is not the run's, or the journal cannot be written.
+    pub fn with_schedule(
+        mut self,
+        schedule: &[(StepIndex, Reward)],
+    ) -> Result<Self, CoordinatorError> {
+        self.actor.schedule(schedule)?;
+        Ok(self)
     }
 
     /// For the process that the coordinator runs in.
@@ -132,8 +153,9 @@ impl Coordinator {
         C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let service = InterceptedService::new(coordinator_server(self.grpc), self.demand);
-        let router = server(KeepAlive::default()).add_service(service);
+        let runs = InterceptedService::new(coordinator_server(self.grpc), self.demand.clone());
+        let admin = InterceptedService::new(admin_server(self.admin), self.demand);
+        let router = server(KeepAlive::default()).add_service(runs).add_service(admin);
         let (stop_server, stop_actor) = (shutdown.child_token(), CancellationToken::new());
         let serving = net::serve(NAME, router, incoming, stop_server.clone(), self.drain);
         let (mut serving, mut acting) =

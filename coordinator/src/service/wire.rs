@@ -8,8 +8,8 @@ use octet_proto::coordinator as proto;
 use octet_proto::{ConfigDigest, GroupIndex, LeaseEpoch, PolicyVersion};
 
 use crate::machine::{
-    Beat, Grant, LearnerJoin, LearnerReport, LearnerView, LeaseKey, Published, Revision, Snapshot,
-    Sources, Spread, Wait, WorkerJoin, WorkerView,
+    Beat, Binding, Grant, LearnerJoin, LearnerReport, LearnerView, LeaseKey, Published, Revision,
+    Snapshot, Sources, Spread, State, Wait, WorkerJoin, WorkerView,
 };
 
 pub(crate) fn worker_join(request: proto::RegisterWorkerRequest) -> WorkerJoin {
@@ -109,8 +109,26 @@ pub(crate) fn status(snapshot: Snapshot) -> proto::GetStatusResponse {
         workers: snapshot.workers.into_iter().map(worker).collect(),
         learner: snapshot.learner.map(learner),
         rewards: snapshot.revisions.into_iter().map(|(bound, _)| revision(bound)).collect(),
+        reward_bindings: snapshot.rewards.into_iter().map(binding).collect(),
         waits: waits(snapshot.waits),
         weights: snapshot.weights.into_iter().map(spread).collect(),
+    }
+}
+
+pub(crate) fn binding(binding: Binding) -> proto::RewardBinding {
+    let state = match binding.state {
+        State::Scheduled => proto::RewardState::Scheduled,
+        State::Active => proto::RewardState::Active,
+        State::Draining => proto::RewardState::Draining,
+        State::Idle => proto::RewardState::Idle,
+        State::Superseded => proto::RewardState::Superseded,
+    };
+    proto::RewardBinding {
+        revision: Some(revision(binding.revision)),
+        from_step: binding.from_step.get(),
+        until_step: binding.until_step.get(),
+        state: state.into(),
+        leased_groups: binding.leased_groups,
     }
 }
 
@@ -118,7 +136,7 @@ pub(crate) fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn revision(revision: Revision) -> proto::RewardRevision {
+pub(crate) fn revision(revision: Revision) -> proto::RewardRevision {
     proto::RewardRevision {
         number: revision.number.get(),
         name: revision.name,

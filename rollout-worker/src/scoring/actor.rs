@@ -19,6 +19,7 @@ use tokio::time::{Duration, Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::book::{Answered, Book};
+use super::health::Change;
 use super::replica::{Line, News, What};
 use super::{Question, Revision};
 use crate::config::Limits;
@@ -82,7 +83,8 @@ impl Scoring {
         let (news, mut happened) = mpsc::channel(NEWS);
         let mut running = Running { parts: self, desks: BTreeMap::new(), news, lines_opened: 0 };
         loop {
-            let wake = running.desks.values().filter_map(|desk| desk.book.wake()).min();
+            let now = Instant::now();
+            let wake = running.desks.values().filter_map(|desk| desk.book.wake(now)).min();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
@@ -195,6 +197,13 @@ impl Running {
                     tracing::debug!(replica, "question for a line that is ending");
                 }
             }
+            for change in desk.book.changes() {
+                desk.tell(&change);
+                match change {
+                    Change::TakenOut { .. } => self.parts.handle.counters.replica_taken_out(),
+                    Change::TakenBack { .. } => self.parts.handle.counters.replica_taken_back(),
+                }
+            }
             desk.note_wait(&self.parts.waits);
         }
     }
@@ -237,6 +246,26 @@ impl Running {
 }
 
 impl Desk {
+    fn tell(&self, change: &Change) {
+        let revision = self.revision.number.get();
+        match *change {
+            Change::TakenOut { replica, why, pause } => {
+                let endpoint = &self.revision.endpoints[replica];
+                tracing::warn!(
+                    revision,
+                    replica = endpoint,
+                    ?why,
+                    ?pause,
+                    "reward replica taken out; it is probed after the pause"
+                );
+            }
+            Change::TakenBack { replica } => {
+                let endpoint = &self.revision.endpoints[replica];
+                tracing::info!(revision, replica = endpoint, "reward replica taken back in");
+            }
+        }
+    }
+
     fn note_wait(&mut self, waits: &Waits) {
         let waiting = self.book.open() > 0 && !self.book.has_replica();
         if !waiting {

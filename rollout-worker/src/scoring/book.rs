@@ -1,7 +1,8 @@
 //! Which question is with which replica.
 //!
 //! Invariants: a question is in one place: waiting, resting after a failure, or with one replica; no
-//! replica has more than it takes; an answer counts only from the replica that has the question.
+//! replica has more than it takes; an answer counts only from the replica that has the question; what a
+//! replica has that is taken out is given to others at once, and with nobody else there it is asked all the same.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,6 +10,7 @@ use octet_proto::reward::ScoreRequest;
 use octet_runtime::backoff::Backoff;
 use tokio::time::{Duration, Instant};
 
+use super::health::{Change, Health, Rules};
 use super::{Failure, Question, Settled};
 use crate::assembly::Reward;
 use crate::groups::JobId;
@@ -21,6 +23,7 @@ pub(super) struct Book {
     backoff: Backoff,
     /// How many questions each replica takes at once; none while it is away.
     room: Vec<Option<usize>>,
+    health: Health,
     next_id: u64,
     waiting: VecDeque<Asked>,
     resting: Vec<(Instant, Asked)>,
@@ -66,6 +69,7 @@ impl Book {
             patience,
             backoff,
             room: vec![None; replicas],
+            health: Health::new(replicas, Rules::default()),
             next_id: 0,
             waiting: VecDeque::new(),
             resting: Vec::new(),
@@ -109,8 +113,7 @@ impl Book {
         self.sent.values().for_each(|sent| load[sent.replica] += 1);
         let mut requests = Vec::new();
         while let Some(asked) = self.waiting.pop_front() {
-            let free =
-                (0..load.len()).filter(|r| self.room[*r].is_some_and(|room| load[*r] < room));
+            let free = (0..load.len()).filter(|r| load[*r] < self.room_of(*r, now));
             let Some(replica) = free.min_by_key(|r| (asked.avoid == Some(*r), load[*r])) else {
                 self.waiting.push_front(asked);
                 break;
@@ -132,16 +135,46 @@ impl Book {
         outcome: Result<Reward, Failure>,
         now: Instant,
     ) -> Answered {
-        if self.sent.get(&id).is_none_or(|sent| sent.replica != replica) {
-            return Answered::Unknown;
-        }
-        let Some(asked) = self.sent.remove(&id).and_then(|sent| sent.asked) else {
+        let Some(since) = self.sent.get(&id).filter(|s| s.replica == replica).map(|s| s.since)
+        else {
             return Answered::Unknown;
         };
-        match outcome {
-            Ok(reward) => Answered::Settled(asked.settled(Ok(reward))),
-            Err(failure) => self.failed(asked, replica, failure, now),
+        let up: Vec<bool> = self.room.iter().map(Option::is_some).collect();
+        let took = now.saturating_duration_since(since);
+        match &outcome {
+            // The machine's doing, where another one may do better.
+            Err(failure) if failure.retryable => self.health.failed(replica, |r| up[r], now),
+            _ => self.health.answered(replica, took, |r| up[r], now),
         }
+        let asked = self.sent.remove(&id).and_then(|sent| sent.asked);
+        let answered = match (asked, outcome) {
+            (None, _) => Answered::Unknown,
+            (Some(asked), Ok(reward)) => Answered::Settled(asked.settled(Ok(reward))),
+            (Some(asked), Err(failure)) => self.failed(asked, replica, failure, now),
+        };
+        self.take_from_the_resting();
+        answered
+    }
+
+    /// Replicas that were taken out or back since the last time that this was asked.
+    pub(super) fn changes(&mut self) -> Vec<Change> {
+        self.health.changes()
+    }
+
+    /// How many questions a replica may have now. With nobody in, whoever is there has to do.
+    fn room_of(&self, replica: usize, now: Instant) -> usize {
+        let Some(room) = self.room[replica] else { return 0 };
+        let somebody = (0..self.room.len()).any(|r| self.room[r].is_some() && self.health.is_in(r));
+        if somebody { self.health.room(replica, room, now) } else { room }
+    }
+
+    /// What a replica has that was taken out goes to the others, in front; it stays busy with it.
+    fn take_from_the_resting(&mut self) {
+        let somebody = (0..self.room.len()).any(|r| self.room[r].is_some() && self.health.is_in(r));
+        let resting = |sent: &&mut Sent| somebody && !self.health.is_in(sent.replica);
+        let taken = self.sent.values_mut().filter(resting).filter_map(|sent| sent.asked.take());
+        let taken: Vec<Asked> = taken.collect();
+        taken.into_iter().rev().for_each(|asked| self.waiting.push_front(asked));
     }
 
     /// Replicas that have had a question for too long. Each counts as hanging: the question failed,
@@ -161,14 +194,21 @@ impl Book {
             Some(self.failed(sent.asked?, sent.replica, failure, now))
         });
         let failed = failed.collect();
-        replicas.iter().for_each(|replica| self.down(*replica));
+        for replica in &replicas {
+            let up: Vec<bool> = self.room.iter().map(Option::is_some).collect();
+            self.health.hung(*replica, |r| up[r], now);
+            self.down(*replica);
+        }
         (replicas, failed)
     }
 
     /// When to look again, if nothing happens before.
-    pub(super) fn wake(&self) -> Option<Instant> {
+    pub(super) fn wake(&self, now: Instant) -> Option<Instant> {
         let rested = self.resting.iter().map(|(until, _)| *until);
-        rested.chain(self.sent.values().map(|sent| sent.since + self.patience)).min()
+        let late = self.sent.values().map(|sent| sent.since + self.patience);
+        // A replica that has rested is worth a look only if something waits for one.
+        let back = self.health.wake(now).filter(|_| !self.waiting.is_empty());
+        rested.chain(late).chain(back).min()
     }
 
     /// Questions that have no answer yet.

@@ -5,6 +5,7 @@
 
 mod actor;
 mod book;
+mod health;
 mod replica;
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use tokio::time::{Duration, Instant};
 
 use super::book::{Answered, Book};
+use super::health::{Change, Why};
 use super::replica::{Range, judge};
 use super::{Failure, Question};
 use crate::assembly::Reward;
@@ -68,10 +69,17 @@ struct Model {
     open: BTreeMap<u64, (usize, u32)>,
     seen: Vec<u64>,
     settled: BTreeSet<u32>,
+    /// Replicas that were taken out at some time: what they had went to others.
+    taken_out: BTreeSet<usize>,
 }
 
 impl Model {
     fn dispatch(&mut self, book: &mut Book, up: &[bool; 3], now: Instant) {
+        for change in book.changes() {
+            if let Change::TakenOut { replica, .. } = change {
+                self.taken_out.insert(replica);
+            }
+        }
         for (replica, request) in book.dispatch(now) {
             assert!(up[replica], "nothing goes to a replica that is away");
             self.open.insert(request.id, (replica, request.sample));
@@ -120,7 +128,14 @@ proptest! {
                         let (replica, _) = model.open.remove(&id).unwrap();
                         let outcome = if good { reward() } else { failure(true) };
                         let answered = book.answered(replica, id, outcome, now);
-                        prop_assert_ne!(&answered, &Answered::Unknown);
+                        let known = answered != Answered::Unknown;
+                        let taken = book.changes().iter().any(|change| {
+                            matches!(change, Change::TakenOut { replica: r, .. } if *r == replica)
+                        });
+                        if taken {
+                            model.taken_out.insert(replica);
+                        }
+                        prop_assert!(known || model.taken_out.contains(&replica));
                         model.settle(answered);
                     }
                 }
@@ -175,7 +190,7 @@ fn questions_go_to_who_has_the_least_to_do_and_retries_to_another() {
     // Replica 0 has less to do after its failure, and is avoided all the same.
     assert_eq!(book.answered(0, sent[0].1.id, failure(true), now), Answered::Again);
     assert!(book.dispatch(now).is_empty(), "it rests first");
-    let later = book.wake().unwrap();
+    let later = book.wake(now).unwrap();
     assert!(later > now && later < now + PATIENCE);
     let again = book.dispatch(later);
     assert_eq!((again.len(), again[0].0, again[0].1.sample), (1, 1, 0));
@@ -211,6 +226,38 @@ fn what_is_taken_back_keeps_its_replica_busy_until_it_answers() {
     assert!(book.dispatch(now).is_empty(), "the replica has its one question");
     assert_eq!(book.answered(0, sent[0].1.id, reward(), now), Answered::Unknown);
     assert_eq!(book.dispatch(now).len(), 1);
+}
+
+#[test]
+fn what_a_failing_replica_has_goes_to_another_which_gets_all_until_a_probe_is_answered() {
+    let (mut book, mut now) = (book(2), Instant::now());
+    book.up(0, 8);
+    book.up(1, 8);
+    (0..8).for_each(|sample| book.ask(question(sample)));
+    let sent = book.dispatch(now);
+    let of = |replica| sent.iter().filter(move |(at, _)| *at == replica).map(|(_, r)| r.id);
+    for id in of(0).take(3) {
+        assert_eq!(book.answered(0, id, failure(true), now), Answered::Again);
+    }
+    let pause = Duration::from_secs(2);
+    assert_eq!(book.changes(), [Change::TakenOut { replica: 0, why: Why::Failing, pause }]);
+    // The fourth question of replica 0 is asked of the other one at once.
+    let again = book.dispatch(now);
+    assert_eq!((again.len(), again[0].0, again[0].1.sample), (1, 1, 6));
+    let late = of(0).nth(3).unwrap();
+    assert_eq!(book.answered(0, late, reward(), now), Answered::Unknown);
+    now += pause / 2;
+    assert!(book.dispatch(now).iter().all(|(replica, _)| *replica == 1), "it rests");
+    for id in of(1) {
+        book.answered(1, id, reward(), now);
+    }
+    now += pause * 2;
+    (8..12).for_each(|sample| book.ask(question(sample)));
+    let sent = book.dispatch(now);
+    let probes: Vec<u64> = sent.iter().filter(|(at, _)| *at == 0).map(|(_, r)| r.id).collect();
+    assert_eq!(probes.len(), 1);
+    book.answered(0, probes[0], reward(), now);
+    assert_eq!(book.changes(), [Change::TakenBack { replica: 0 }]);
 }
 
 #[test]

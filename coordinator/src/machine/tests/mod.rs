@@ -434,9 +434,9 @@ fn a_swap_counts_from_the_first_step_that_was_never_leased() {
     let worker = c.worker(0, 4);
     let learner = c.learner(0, 0, &[]);
     c.leased(0, worker, 1);
-    let (number, from) = c.machine.swap_reward(ms(1), reward("b"), &mut c.records).unwrap();
+    let bound = c.machine.swap_reward(ms(1), reward("b"), None, &mut c.records).unwrap();
     c.durable();
-    assert_eq!((number.get(), from), (2, StepIndex(1)));
+    assert_eq!((bound.number.get(), bound.from_step), (2, StepIndex(1)));
     c.restart();
     let worker = c.worker(2, 4);
     let learner = LearnerId(c.learner(2, 0, &[]).0.max(learner.0));

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use octet_proto::{GroupIndex, LeaseEpoch, WorkerId};
+use octet_proto::{GroupIndex, LeaseEpoch, RevisionNumber, StepIndex, WorkerId};
 use proptest::prelude::*;
 
 use super::*;
@@ -35,6 +35,8 @@ enum Op {
     Wild(u64, Vec<u64>),
     Restart,
     Swap,
+    /// A reward rollback; 0 goes to the one before.
+    SwapBack(u64),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -57,6 +59,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0u64..12, prop::collection::vec(0u64..50, 0..6)).prop_map(|(c, s)| Op::Wild(c, s)),
         1 => Just(Op::Restart),
         1 => Just(Op::Swap),
+        1 => (0u64..5).prop_map(Op::SwapBack),
     ]
 }
 
@@ -79,11 +82,16 @@ struct World {
     believed: Option<Believed>,
     last_epoch: LeaseEpoch,
     revision_of: BTreeMap<u64, String>,
+    schedule: Vec<(StepIndex, Reward)>,
 }
 
 impl World {
-    fn new(plan: RunPlan) -> Self {
-        Self {
+    /// The mask says at which steps the configuration schedules another reward.
+    fn new(plan: RunPlan, mask: u64) -> Self {
+        let scheduled = (1..plan.steps.get()).filter(|step| mask >> (step % 64) & 1 == 1);
+        let scheduled =
+            scheduled.map(|step| (StepIndex(step), reward(&format!("scheduled-{step}"))));
+        let mut world = Self {
             c: Coordinator::new(plan.clone()),
             plan,
             now: 0,
@@ -94,7 +102,16 @@ impl World {
             believed: None,
             last_epoch: LeaseEpoch(0),
             revision_of: BTreeMap::new(),
-        }
+            schedule: scheduled.collect(),
+        };
+        world.schedule();
+        world
+    }
+
+    /// What the shell does when it opens, before anything is leased.
+    fn schedule(&mut self) {
+        self.c.machine.schedule_rewards(&self.schedule, &mut self.c.records).unwrap();
+        self.c.durable();
     }
 
     fn worker(&self, index: usize) -> Option<WorkerId> {
@@ -267,18 +284,36 @@ impl World {
             }
             Op::Restart => {
                 self.c.restart();
+                self.schedule();
                 self.now = 0;
                 self.believed = None;
             }
             Op::Swap => {
-                let digest = format!("swap-{}", self.last_epoch);
-                let (_, from) = self
-                    .c
-                    .machine
-                    .swap_reward(ms(now), reward(&digest), &mut self.c.records)
-                    .unwrap();
-                self.c.durable();
-                prop_assert!(self.revision_of.keys().all(|step| *step < from.get()));
+                let reward = reward(&format!("swap-{}", self.last_epoch));
+                let swapped =
+                    self.c.machine.swap_reward(ms(now), reward, None, &mut self.c.records);
+                self.bound(swapped)?;
+            }
+            Op::SwapBack(to) => {
+                let to = (to > 0).then_some(RevisionNumber(to));
+                let swapped =
+                    self.c.machine.rollback_reward(ms(now), to, None, &mut self.c.records);
+                self.bound(swapped)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A swap takes no step that was leased, and is refused for a reason.
+    fn bound(&mut self, swapped: Result<Bound, Refusal>) -> Result<(), TestCaseError> {
+        self.c.durable();
+        match swapped {
+            Ok(bound) => {
+                prop_assert!(self.revision_of.keys().all(|step| *step < bound.from_step.get()));
+                prop_assert!(bound.from_step.get() < self.plan.steps.get());
+            }
+            Err(refusal) => {
+                prop_assert!(["too-late", "bad-field"].contains(&refusal.kind()), "{refusal}");
             }
         }
         Ok(())
@@ -292,6 +327,24 @@ impl World {
         let committed = self.believed.as_ref().map(|believed| believed.committed);
         prop_assert_eq!(self.c.machine.committed(), committed);
         let snapshot = self.c.machine.snapshot(ms(self.now));
+        // The revisions share out the steps without gap or overlap, and whoever has leases is no idler.
+        let mut steps: Vec<_> =
+            snapshot.rewards.iter().filter(|b| b.from_step < b.until_step).collect();
+        steps.sort_by_key(|binding| binding.from_step);
+        prop_assert_eq!(steps.first().map(|b| b.from_step.get()), Some(0));
+        prop_assert_eq!(steps.last().map(|b| b.until_step.get()), Some(self.plan.steps.get()));
+        prop_assert!(steps.windows(2).all(|pair| pair[0].until_step == pair[1].from_step));
+        prop_assert!(steps.iter().filter(|b| b.state == State::Active).count() <= 1);
+        for binding in &snapshot.rewards {
+            let resting =
+                [State::Idle, State::Superseded, State::Scheduled].contains(&binding.state);
+            prop_assert!(!resting || binding.leased_groups == 0, "{:?}", binding);
+            for (step, digest) in
+                self.revision_of.range(binding.from_step.get()..binding.until_step.get())
+            {
+                prop_assert_eq!(digest, &binding.revision.digest, "step {}", step);
+            }
+        }
         prop_assert_eq!(snapshot.waits.is_empty(), committed == Some(self.plan.steps.get()));
         // No group is lost: each of the window is open, leased or spooled.
         if let Some(believed) = &self.believed {
@@ -314,9 +367,10 @@ proptest! {
         steps in 1u64..8,
         batch in 1u64..7,
         lag in 0u64..3,
+        scheduled in prop_oneof![Just(0u64), any::<u64>()],
         ops in prop::collection::vec(op(), 1..150),
     ) {
-        let mut world = World::new(plan(steps, batch, lag));
+        let mut world = World::new(plan(steps, batch, lag), scheduled);
         for op in ops {
             world.apply(op)?;
             world.check()?;
