@@ -7,6 +7,7 @@
 //! Weight decay is decoupled and spares what it should not shrink: norms, biases, and whatever else
 //! has fewer than two dimensions ([`decays`]).
 
+mod muon;
 mod norm;
 mod state;
 
@@ -32,6 +33,8 @@ pub struct Hyperparameters {
     pub weight_decay: f64,
     /// The global gradient norm above which gradients are scaled down; `None` never does.
     pub max_gradient_norm: Option<f64>,
+    /// The momentum of Muon, which then updates the layers' matrices; `None` leaves all to AdamW.
+    pub muon: Option<f64>,
 }
 
 /// A trainable tensor: its name and its shape.
@@ -69,11 +72,13 @@ pub struct AdamW {
     tensors: Vec<Moments>,
 }
 
-/// The running means of one tensor's gradients.
+/// The running means of one tensor's gradients. Where Muon updates, `first` is its momentum and `second`
+/// is empty.
 #[derive(Clone, Debug, PartialEq)]
 struct Moments {
     spec: TensorSpec,
     decays: bool,
+    muon: Option<f64>,
     first: Vec<f32>,
     second: Vec<f32>,
 }
@@ -140,6 +145,7 @@ impl Default for Hyperparameters {
             epsilon: 1e-8,
             weight_decay: 0.0,
             max_gradient_norm: Some(1.0),
+            muon: None,
         }
     }
 }
@@ -147,12 +153,14 @@ impl Default for Hyperparameters {
 impl Hyperparameters {
     fn check(&self) -> Result<(), AdamWError> {
         let max_norm = self.max_gradient_norm.unwrap_or(1.0);
+        let momentum = self.muon.unwrap_or(0.0);
         let rules = [
             ("beta1", "in [0, 1)", self.beta1, (0.0..1.0).contains(&self.beta1)),
             ("beta2", "in [0, 1)", self.beta2, (0.0..1.0).contains(&self.beta2)),
             ("epsilon", "above 0", self.epsilon, self.epsilon > 0.0),
             ("weight decay", "of at least 0", self.weight_decay, self.weight_decay >= 0.0),
             ("the gradient norm's limit", "above 0", max_norm, max_norm > 0.0),
+            ("Muon's momentum", "in [0, 1)", momentum, (0.0..1.0).contains(&momentum)),
         ];
         match rules.into_iter().find(|(_, _, found, holds)| !(found.is_finite() && *holds)) {
             Some((name, expected, found, _)) => {
@@ -186,7 +194,8 @@ impl AdamW {
         if let Some(twice) = specs.iter().find(|spec| !names.insert(&spec.name)) {
             return Err(AdamWError::Duplicate { name: twice.name.clone() });
         }
-        let tensors = specs.into_iter().map(Moments::new).collect();
+        let tensors =
+            specs.into_iter().map(|spec| Moments::new(spec, hyperparameters.muon)).collect();
         Ok(Self { hyperparameters, steps: 0, tensors })
     }
 
@@ -195,9 +204,9 @@ impl AdamW {
         self.steps
     }
 
-    /// Bytes of the state: two f32 for each trainable parameter.
+    /// Bytes of the state: two f32 for each trainable parameter, one where Muon updates.
     pub fn state_bytes(&self) -> u64 {
-        self.tensors.iter().map(|tensor| 8 * tensor.first.len() as u64).sum()
+        self.tensors.iter().map(|t| 4 * (t.first.len() + t.second.len()) as u64).sum()
     }
 
     /// Updates all tensors, given in the order of the specs. On an error nothing has changed.
@@ -216,16 +225,13 @@ impl AdamW {
             None => 1.0,
         };
         self.steps += 1;
-        for (moments, parameter) in self.tensors.iter_mut().zip(parameters) {
-            let constants = Constants::new(
-                &self.hyperparameters,
-                self.steps,
-                learning_rate,
-                scale,
-                moments.decays,
-            );
+        let Self { hyperparameters, steps, tensors } = self;
+        // Side by side: the products of small matrices do not fill a machine one by one.
+        tensors.par_iter_mut().zip(parameters).for_each(|(moments, parameter)| {
+            let constants =
+                Constants::new(hyperparameters, *steps, learning_rate, scale, moments.decays);
             moments.update(parameter, &constants);
-        }
+        });
         Ok(Update { gradient_norm, scale })
     }
 
@@ -269,6 +275,7 @@ impl AdamW {
 
 /// The update's constants, rounded once.
 struct Constants {
+    learning_rate: f64,
     scale: f32,
     keep: f32,
     first_share: f32,
@@ -292,6 +299,7 @@ impl Constants {
         let first_correction = 1.0 - libm::pow(beta1, steps as f64);
         let second_correction = (1.0 - libm::pow(beta2, steps as f64)).sqrt();
         Self {
+            learning_rate,
             scale: scale as f32,
             keep: (1.0 - learning_rate * decay) as f32,
             first_share: (1.0 - beta1) as f32,
@@ -305,13 +313,18 @@ impl Constants {
 }
 
 impl Moments {
-    fn new(spec: TensorSpec) -> Self {
+    fn new(spec: TensorSpec, muon: Option<f64>) -> Self {
         let elements = spec.elements();
-        let decays = decays(&spec);
-        Self { spec, decays, first: vec![0.0; elements], second: vec![0.0; elements] }
+        let (decays, muon) = (decays(&spec), muon.filter(|_| muon::takes(&spec)));
+        let squares = if muon.is_some() { 0 } else { elements };
+        Self { spec, decays, muon, first: vec![0.0; elements], second: vec![0.0; squares] }
     }
 
     fn update(&mut self, parameter: &mut Parameter<'_>, constants: &Constants) {
+        if let Some(momentum) = self.muon {
+            let shape = &self.spec.shape;
+            return muon::update(shape, &mut self.first, parameter, constants, momentum as f32);
+        }
         let chunks = parameter
             .values
             .par_chunks_mut(CHUNK)

@@ -205,6 +205,7 @@ impl LearnerConfig {
             epsilon: self.epsilon,
             weight_decay: self.weight_decay,
             max_gradient_norm: (self.max_gradient_norm != 0.0).then_some(self.max_gradient_norm),
+            muon: None,
         };
         // An optimiser of nothing checks its constants.
         AdamW::new(hyperparameters, Vec::new())?;

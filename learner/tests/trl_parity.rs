@@ -129,6 +129,7 @@ fn adamw_is_torchs_over_five_clipped_steps() {
         epsilon: fixtures.epsilon,
         weight_decay: fixtures.weight_decay,
         max_gradient_norm: Some(fixtures.max_gradient_norm),
+        muon: None,
     };
     let spec =
         |name: &str, shape: &[usize]| TensorSpec { name: name.to_owned(), shape: shape.to_vec() };

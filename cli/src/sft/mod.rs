@@ -96,6 +96,7 @@ fn train(
         beta2: o.beta2,
         weight_decay: o.weight_decay,
         max_gradient_norm: Some(o.max_gradient_norm),
+        muon: o.muon,
         ..Hyperparameters::default()
     };
     let total = recipe.steps();

@@ -74,6 +74,8 @@ pub struct Optimiser {
     pub weight_decay: f64,
     /// Global norm.
     pub max_gradient_norm: f64,
+    /// The momentum of Muon for the layers' matrices; without it, AdamW updates everything.
+    pub muon: Option<f64>,
 }
 
 /// Sizes.
@@ -122,6 +124,7 @@ impl Default for Optimiser {
             beta2: 0.98,
             weight_decay: 0.05,
             max_gradient_norm: 1.0,
+            muon: None,
         }
     }
 }

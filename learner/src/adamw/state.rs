@@ -113,10 +113,11 @@ impl AdamW {
         })?;
         let tensors = self.tensors.iter().flat_map(|tensor| {
             let shape = &tensor.spec.shape;
-            [
+            let means = [
                 (first_name(&tensor.spec), Values { shape, values: &tensor.first }),
                 (second_name(&tensor.spec), Values { shape, values: &tensor.second }),
-            ]
+            ];
+            means.into_iter().filter(|(_, means)| !means.values.is_empty())
         });
         let metadata = HashMap::from([(HEADER_KEY.to_owned(), header)]);
         serialize_to_file(tensors, Some(metadata), path).map_err(|error| match error {
@@ -133,11 +134,15 @@ impl AdamW {
     ) -> Result<Self, StateError> {
         let mut optimiser = Self::new(hyperparameters, specs)?;
         let mut source = Source::open(path)?;
-        let expected = 2 * optimiser.tensors.len();
+        let kept =
+            |t: &Moments| usize::from(!t.first.is_empty()) + usize::from(!t.second.is_empty());
+        let expected = optimiser.tensors.iter().map(kept).sum();
         let found = source.metadata.tensors().len();
         for Moments { spec, first, second, .. } in &mut optimiser.tensors {
             source.read(first_name(spec), &spec.shape, first)?;
-            source.read(second_name(spec), &spec.shape, second)?;
+            if !second.is_empty() {
+                source.read(second_name(spec), &spec.shape, second)?;
+            }
         }
         if found != expected {
             return Err(StateError::Count { path: path.to_owned(), expected, found });

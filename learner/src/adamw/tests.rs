@@ -25,12 +25,17 @@ fn pool(threads: usize) -> rayon::ThreadPool {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap()
 }
 
-const SHAPES: [(&str, [usize; 2]); 3] =
-    [("embed.weight", [301, 211]), ("norm.weight", [1, 77]), ("mlp.weight", [64, 256])];
+const SHAPES: [(&str, [usize; 2]); 4] = [
+    ("embed.weight", [301, 211]),
+    ("norm.weight", [1, 77]),
+    ("layers.0.mlp.weight", [64, 256]),
+    ("layers.1.mlp.weight", [150, 70]),
+];
 
-fn train(threads: usize, steps: u32) -> (AdamW, Vec<Vec<f32>>, Vec<u64>) {
+fn train(threads: usize, steps: u32, muon: Option<f64>) -> (AdamW, Vec<Vec<f32>>, Vec<u64>) {
     let specs: Vec<TensorSpec> = SHAPES.iter().map(|(name, shape)| spec(name, shape)).collect();
-    let hyperparameters = Hyperparameters { weight_decay: 0.01, ..Hyperparameters::default() };
+    let hyperparameters =
+        Hyperparameters { weight_decay: 0.01, muon, ..Hyperparameters::default() };
     let mut optimizer = AdamW::new(hyperparameters, specs.clone()).unwrap();
     let mut values: Vec<Vec<f32>> = specs.iter().map(|spec| noise(1, spec.elements())).collect();
     let mut norms = Vec::new();
@@ -51,9 +56,11 @@ fn train(threads: usize, steps: u32) -> (AdamW, Vec<Vec<f32>>, Vec<u64>) {
 
 #[test]
 fn the_thread_count_changes_no_bit() {
-    let one = train(1, 3);
-    for threads in [2, 3] {
-        assert_eq!(one, train(threads, 3));
+    for muon in [None, Some(0.95)] {
+        let one = train(1, 3, muon);
+        for threads in [2, 3] {
+            assert_eq!(one, train(threads, 3, muon));
+        }
     }
 }
 
@@ -147,33 +154,35 @@ fn the_state_reads_back_to_the_bit_and_writes_the_same_file() {
     let folder = tempfile::tempdir().unwrap();
     let (first, second) =
         (folder.path().join("a.safetensors"), folder.path().join("b.safetensors"));
-    let (optimizer, ..) = train(2, 2);
-    optimizer.write(&first).unwrap();
-    let read = AdamW::read(&first, optimizer.hyperparameters, specs()).unwrap();
-    assert_eq!((read.steps(), &read), (2, &optimizer));
-    read.write(&second).unwrap();
-    assert_eq!(fs::read(&first).unwrap(), fs::read(&second).unwrap());
-    // Other tools read it: two tensors for each parameter.
-    let bytes = fs::read(&first).unwrap();
-    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    assert_eq!(tensors.tensor("exp_avg_sq.mlp.weight").unwrap().shape(), [64, 256]);
-    assert_eq!(tensors.len(), 6);
+    // Other tools read it: two tensors for each parameter, one where Muon updates.
+    for (muon, expected) in [(Some(0.95), 6), (None, 8)] {
+        let (optimizer, ..) = train(2, 2, muon);
+        optimizer.write(&first).unwrap();
+        let read = AdamW::read(&first, optimizer.hyperparameters, specs()).unwrap();
+        assert_eq!((read.steps(), &read), (2, &optimizer));
+        read.write(&second).unwrap();
+        assert_eq!(fs::read(&first).unwrap(), fs::read(&second).unwrap());
+        let bytes = fs::read(&first).unwrap();
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let momentum = tensors.tensor("exp_avg.layers.0.mlp.weight").unwrap();
+        assert_eq!((momentum.shape(), tensors.len()), ([64, 256].as_slice(), expected));
+    }
 }
 
 #[test]
 fn unusable_files_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("optimizer.safetensors");
-    let (optimizer, ..) = train(1, 1);
+    let (optimizer, ..) = train(1, 1, None);
     let read = |specs| AdamW::read(&path, Hyperparameters::default(), specs).unwrap_err();
     assert!(matches!(read(specs()), StateError::Disk(_)));
     optimizer.write(&path).unwrap();
     let mut other = specs();
     other[2].shape = vec![256, 64];
     let error = read(other).to_string();
-    assert!(error.contains("\"exp_avg.mlp.weight\" as f32 [256, 64]"), "{error}");
+    assert!(error.contains("\"exp_avg.layers.0.mlp.weight\" as f32 [256, 64]"), "{error}");
     assert!(error.contains("found F32 [64, 256]"), "{error}");
-    assert!(matches!(read(specs()[..2].to_vec()), StateError::Count { expected: 4, found: 6, .. }));
+    assert!(matches!(read(specs()[..2].to_vec()), StateError::Count { expected: 4, found: 8, .. }));
     let whole = fs::read(&path).unwrap();
     fs::write(&path, &whole[..whole.len() - 3]).unwrap();
     assert!(matches!(read(specs()), StateError::Size { .. }));
