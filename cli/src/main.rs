@@ -7,11 +7,14 @@ mod evaluation;
 mod machine;
 mod network;
 mod plot;
+mod reach;
 mod recipe;
 mod reward;
 mod roles;
+mod rollouts;
 mod screen;
 mod sft;
+mod status;
 mod train;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -40,6 +43,8 @@ enum Command {
     Reward(reward::RewardArgs),
     Sft(sft::SftArgs),
     Certs(certs::CertsArgs),
+    Status(status::StatusArgs),
+    Rollouts(rollouts::RolloutsArgs),
     Coordinator(roles::CoordinatorArgs),
     Learner(roles::LearnerArgs),
     RolloutWorker(roles::WorkerArgs),
@@ -64,6 +69,8 @@ fn main() -> ExitCode {
         Command::Reward(args) => reward::run(&args),
         Command::Sft(args) => sft::run(&args),
         Command::Certs(args) => certs::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Rollouts(args) => rollouts::run(&args),
         Command::Coordinator(args) => roles::coordinator(&args),
         Command::Learner(args) => roles::learner(&args),
         Command::RolloutWorker(args) => roles::rollout_worker(&args),

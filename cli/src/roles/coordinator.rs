@@ -3,9 +3,10 @@
 //! Invariant: nothing is leased before each replica of the reward has said that it is well and who it is,
 //! unless the journal knows the reward from before.
 
+use super::metrics::{Metrics, MetricsListen};
 use super::process::{self, NodeArgs, RecipeArgs, from_here, listen};
 use super::reward::{Known, Rewards};
-use crate::reward::{REACH_FILE, Reach};
+use crate::reach::{REACH_FILE, Reach};
 use crate::screen;
 use crate::train::basis::Basis;
 use crate::train::directory::{Identity, RunDirectory};
@@ -39,7 +40,10 @@ Example, on one machine, after `octet reward-service`:
 
   octet coordinator --run-dir runs/first --reward http://127.0.0.1:50051
 
-It prints where it listens. The join token is in runs/first/join-token; `octet status --run runs/first`
+It prints where it listens. A join token that it makes itself is in runs/first/join-token.
+
+  octet status --run runs/first
+
 shows the run. docs/cluster.md goes through a whole cluster.")]
 pub struct CoordinatorArgs {
     #[command(flatten)]
@@ -50,8 +54,9 @@ pub struct CoordinatorArgs {
     /// Where the learner and the workers call; port 0 takes a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:50050")]
     listen: SocketAddr,
-    #[command(flatten)]
-    rewards: Rewards,
+    /// Where metrics and liveness are shown over plain HTTP (/metrics, /healthz), or off.
+    #[arg(long, value_name = "ADDR|off", default_value = "127.0.0.1:9464")]
+    metrics_listen: MetricsListen,
     /// What every node of the run shows; without it, one is made and kept in the run directory.
     #[arg(long, value_name = "TOKEN")]
     join_token: Option<String>,
@@ -63,6 +68,8 @@ pub struct CoordinatorArgs {
     drain: u64,
     #[command(flatten)]
     node: NodeArgs,
+    #[command(flatten)]
+    rewards: Rewards,
 }
 
 /// Runs the command.
@@ -74,29 +81,38 @@ pub fn run(args: &CoordinatorArgs) -> Result<()> {
 
 async fn lead(args: &CoordinatorArgs, exposure: Exposure, stop: CancellationToken) -> Result<()> {
     let listener = listen("--listen", args.listen, &exposure).await?;
+    let metrics = Metrics::begin(ROLE, args.metrics_listen, &exposure, &stop).await?;
     let Some(basis) = args.recipe.basis(&stop).await? else { return Ok(()) };
     let directory = RunDirectory::at(&args.run_dir);
     let identity = directory.take(&basis.recipe, &basis.identity(&directory))?;
-    let serving = serve(args, &exposure, stop, listener, basis, &directory, &identity);
+    let started = Started { exposure, stop, listener, metrics, basis };
+    let serving = serve(args, started, &directory, &identity);
     let ended = process::named(ROLE, &identity.run_id, ROLE, serving).await;
     directory.remove(REACH_FILE);
     ended
 }
 
-async fn serve(
-    args: &CoordinatorArgs,
-    exposure: &Exposure,
+/// What there is before the run's directory is looked at.
+struct Started {
+    exposure: Exposure,
     stop: CancellationToken,
     listener: Listener,
+    metrics: Metrics,
     basis: Basis,
+}
+
+async fn serve(
+    args: &CoordinatorArgs,
+    started: Started,
     directory: &RunDirectory,
     identity: &Identity,
 ) -> Result<()> {
+    let Started { exposure, stop, listener, metrics, basis } = started;
     let join_token = token(directory, args.join_token.as_deref())?;
     let known = Known::read(&directory.join(JOURNAL_FILE))?;
     let found = tokio::select! {
         () = stop.cancelled() => return Ok(()),
-        found = args.rewards.find(&basis.recipe.reward, &known, exposure) => found?,
+        found = args.rewards.find(&basis.recipe.reward, &known, &exposure) => found?,
     };
     let timing = Timing::default();
     let config = Config {
@@ -113,8 +129,9 @@ async fn serve(
     let endpoint = from_here(&listener);
     let reach = Reach { coordinator: endpoint.clone(), join_token };
     directory.write_private(REACH_FILE, &serde_json::to_vec_pretty(&reach)?)?;
+    metrics.ready(coordinator.handle());
     screen::say(format_args!(
-        "{endpoint} leads run {} with configuration {}: {} steps",
+        "{endpoint} leads run {} with configuration {}: {} steps{metrics}",
         identity.run_id, identity.config_digest, identity.total_steps
     ));
 

@@ -8,7 +8,7 @@ use clap::builder::{BoolishValueParser, OsStr, Resettable};
 use clap::{Arg, ArgAction, Command};
 use octet_runtime::config::{FlagGiven, flags};
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The subcommands that are roles.
 pub const ROLES: [&str; 4] = ["coordinator", "learner", "rollout-worker", "reward-service"];
@@ -23,6 +23,7 @@ pub fn layered(mut command: Command, arguments: &[OsString]) -> Result<Command> 
     for role in ROLES {
         command = command.mut_subcommand(role, |role| role.mut_args(with_environment));
     }
+    command = lenient(command);
     // Only for the file's name: what is wrong with the rest is told once, when all is together.
     let Ok(first) = command.clone().ignore_errors(true).try_get_matches_from(arguments) else {
         return Ok(command);
@@ -38,26 +39,30 @@ pub fn layered(mut command: Command, arguments: &[OsString]) -> Result<Command> 
 
 /// `--metrics-listen` is also `OCTET_METRICS_LISTEN`.
 fn with_environment(arg: Arg) -> Arg {
-    let arg = match arg.get_action() {
-        // "1" and "yes" are what people write into an environment.
-        ArgAction::SetTrue => arg.value_parser(BoolishValueParser::new()),
-        _ => arg,
-    };
     // The recipe has an environment of its own, key by key.
     if arg.get_id() == "set" {
         return arg;
     }
     let variable = format!("OCTET_{}", arg.get_id().as_str().to_uppercase());
-    // Compose files and manifests pass on variables that nobody set as empty ones.
-    let empty = std::env::var_os(&variable).is_some_and(|value| value.is_empty());
-    if empty {
-        arg.env(Resettable::<OsStr>::Reset)
-    } else {
-        arg.env(variable).hide_env_values(true)
-    }
+    arg.env(variable).hide_env_values(true)
 }
 
-fn with_file(mut command: Command, role: &str, file: &PathBuf) -> Result<Command> {
+/// Takes variables as people write them, for all commands: "1" and "yes" for a switch, and, as compose files and
+/// manifests pass on what nobody set, an empty text for nothing.
+fn lenient(command: Command) -> Command {
+    let arg = |arg: Arg| {
+        let set = arg.get_env().map(std::env::var_os);
+        let empty = set.flatten().is_some_and(|value| value.is_empty());
+        let arg = if empty { arg.env(Resettable::<OsStr>::Reset) } else { arg };
+        match arg.get_action() {
+            ArgAction::SetTrue => arg.value_parser(BoolishValueParser::new()),
+            _ => arg,
+        }
+    };
+    command.mut_args(arg).mut_subcommands(lenient)
+}
+
+fn with_file(mut command: Command, role: &str, file: &Path) -> Result<Command> {
     let known: Vec<Arg> = command
         .find_subcommand(role)
         .into_iter()
@@ -115,8 +120,8 @@ mod tests {
         let path = folder.path().join("node.toml");
         std::fs::write(&path, file).unwrap();
         let path = path.to_str().unwrap();
-        let arguments = ["octet", "learner", "--node-config", path].iter().chain(more);
-        let arguments: Vec<OsString> = arguments.map(OsString::from).collect();
+        let arguments = [&["octet", "learner", "--node-config", path][..], more].concat();
+        let arguments: Vec<OsString> = arguments.into_iter().map(OsString::from).collect();
         let command = layered(crate::Cli::command(), &arguments)?;
         let matches = command.try_get_matches_from(&arguments)?;
         Ok(matches.subcommand_matches("learner").unwrap().clone())

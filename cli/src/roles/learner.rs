@@ -3,6 +3,7 @@
 //! Invariant: what it needs to go on is in its run directory; what it ends with is what `octet train` ends
 //! with: the same weights, and a summary.json that says their digest.
 
+use super::metrics::{LearnerPage, Metrics, MetricsListen};
 use super::process::{self, NodeArgs, RecipeArgs, advertised, blocking, listen};
 use crate::train::Work;
 use crate::train::basis::Membership;
@@ -12,6 +13,7 @@ use crate::{machine, plot, screen};
 use anyhow::Result;
 use clap::Args;
 use octet_learner::learner::{METRICS_FILE, Patience};
+use octet_learner::metrics::StepMetrics;
 use octet_learner::{Handle, Learner};
 use octet_runtime::CancellationToken;
 use octet_runtime::net::Exposure;
@@ -22,6 +24,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
 
 const ROLE: &str = "learner";
 
@@ -39,8 +42,8 @@ Example, on one machine:
 
   octet learner --run-dir runs/first --coordinator http://127.0.0.1:50050 --join-token TOKEN
 
-At the end it prints the digest of the final weights, which is that of `octet train` with the same recipe,
-and writes summary.json. It does not evaluate; see what was learned with
+At the end it prints the digest of the final weights, which is that of `octet train` with the same
+recipe, and writes summary.json. It does not evaluate; see what was learned with
 
   octet eval runs/first/checkpoints/step-000046 --show 5
 
@@ -66,6 +69,9 @@ pub struct LearnerArgs {
     /// Threads to learn with; without it, all of the machine. Their number changes no bit of the result.
     #[arg(long)]
     threads: Option<NonZeroUsize>,
+    /// Where metrics and liveness are shown over plain HTTP (/metrics, /healthz), or off.
+    #[arg(long, value_name = "ADDR|off", default_value = "127.0.0.1:9465")]
+    metrics_listen: MetricsListen,
     /// Seconds that the coordinator may be away before the learner ends.
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     coordinator_patience: u64,
@@ -89,6 +95,7 @@ pub fn run(args: &LearnerArgs) -> Result<()> {
 async fn learn(args: &LearnerArgs, exposure: Exposure, stop: CancellationToken) -> Result<()> {
     let begin = Instant::now();
     let listener = listen("--listen", args.listen, &exposure).await?;
+    let metrics = Metrics::begin(ROLE, args.metrics_listen, &exposure, &stop).await?;
     let endpoint = advertised(args.advertise.as_deref(), &listener, &exposure)?;
     let Some(basis) = args.recipe.basis(&stop).await? else { return Ok(()) };
     let directory = RunDirectory::at(&args.run_dir);
@@ -112,15 +119,18 @@ async fn learn(args: &LearnerArgs, exposure: Exposure, stop: CancellationToken) 
     let opening = blocking(&stop, move || Ok((machine::gflops(), Learner::open(config)?)));
     let Some((machine_gflops, learner)) = opening.await? else { return Ok(()) };
     let (handle, total) = (learner.handle(), identity.total_steps);
+    let last = watch::Sender::new(None);
+    metrics.ready(LearnerPage { learner: handle.clone(), last: last.subscribe() });
     screen::say(format_args!(
-        "{endpoint} learns run {} with configuration {}: {} of {total} steps are committed",
+        "{endpoint} learns run {} with configuration {}: {} of {total} steps are committed{metrics}",
         identity.run_id,
         identity.config_digest,
         handle.committed_steps()
     ));
 
     let stop_serving = stop.child_token();
-    let watching = watch(handle, Duration::from_secs(args.linger), stop_serving.clone());
+    let linger = Duration::from_secs(args.linger);
+    let watching = follow(handle, last, linger, stop_serving.clone());
     let serving = learner.serve(listener.incoming(), endpoint, Arc::new(exposure), stop_serving);
     let work = async {
         tokio::select! {
@@ -160,19 +170,27 @@ async fn learn(args: &LearnerArgs, exposure: Exposure, stop: CancellationToken) 
 }
 
 /// Tells of each step, and ends the learner when all are committed and nobody can be told any more.
-async fn watch(handle: Handle, linger: Duration, stop: CancellationToken) -> Infallible {
+async fn follow(
+    handle: Handle,
+    last: watch::Sender<Option<Arc<StepMetrics>>>,
+    linger: Duration,
+    stop: CancellationToken,
+) -> Infallible {
     let mut steps = handle.steps();
     while handle.committed_steps() < handle.total_steps() {
         match steps.recv().await {
-            Ok(m) => tracing::info!(
-                step = m.step,
-                reward = m.rollout.reward_mean,
-                entropy = m.rollout.entropy_estimate,
-                logprob_gap = m.logprob_gap_max,
-                seconds = m.timing.learn_seconds,
-                waited = m.timing.sample_wait_seconds,
-                "step committed"
-            ),
+            Ok(m) => {
+                tracing::info!(
+                    step = m.step,
+                    reward = m.rollout.reward_mean,
+                    entropy = m.rollout.entropy_estimate,
+                    logprob_gap = m.logprob_gap_max,
+                    seconds = m.timing.learn_seconds,
+                    waited = m.timing.sample_wait_seconds,
+                    "step committed"
+                );
+                last.send_replace(Some(m));
+            }
             Err(RecvError::Lagged(missed)) => tracing::debug!(missed, "steps not told"),
             Err(RecvError::Closed) => break,
         }

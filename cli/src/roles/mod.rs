@@ -6,6 +6,7 @@
 mod coordinator;
 mod layers;
 mod learner;
+mod metrics;
 mod process;
 mod reward;
 mod reward_service;

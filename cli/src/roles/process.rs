@@ -9,7 +9,7 @@ use crate::train::basis::Basis;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use octet_runtime::CancellationToken;
-use octet_runtime::net::{Exposure, Listener, bind};
+use octet_runtime::net::{Exposure, Listener, NetError, bind};
 use octet_runtime::shutdown;
 use octet_runtime::telemetry::{self, LogFormat, LogOptions};
 use std::net::SocketAddr;
@@ -133,7 +133,15 @@ pub async fn named<T>(
 /// # Errors
 /// Names the flag, and says what to do.
 pub async fn listen(flag: &'static str, at: SocketAddr, exposure: &Exposure) -> Result<Listener> {
-    bind(at, exposure.clone()).await.context(flag)
+    listen_flag(flag, bind(at, exposure.clone()).await)
+}
+
+/// Says which flag a port was for that cannot be had.
+///
+/// # Errors
+/// It cannot be had.
+pub fn listen_flag<T>(flag: &'static str, bound: Result<T, NetError>) -> Result<T> {
+    bound.context(flag)
 }
 
 /// What others dial to reach a listener: what was said, or else its own address.

@@ -2,12 +2,13 @@
 //!
 //! Invariant: the first line on standard output says where it answers, when it does.
 
+use super::metrics::{Metrics, MetricsListen, RewardPage};
 use super::process::{self, NodeArgs, blocking, listen};
 use crate::reward::SourceArgs;
 use crate::screen;
 use anyhow::Result;
 use clap::Args;
-use octet_reward_service::ServiceSettings;
+use octet_reward_service::{Meter, ServiceSettings};
 use octet_runtime::CancellationToken;
 use octet_runtime::net::Exposure;
 use std::net::SocketAddr;
@@ -37,6 +38,9 @@ pub struct ServiceArgs {
     /// Where to listen; port 0 takes a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:50051")]
     listen: SocketAddr,
+    /// Where metrics and liveness are shown over plain HTTP (/metrics, /healthz), or off.
+    #[arg(long, value_name = "ADDR|off", default_value = "127.0.0.1:9466")]
+    metrics_listen: MetricsListen,
     /// Seconds that what was asked has to be answered after SIGTERM or Ctrl-C.
     #[arg(long, value_name = "SECONDS", default_value_t = 15)]
     drain: u64,
@@ -53,6 +57,7 @@ pub fn run(args: &ServiceArgs) -> Result<()> {
 
 async fn serve(args: &ServiceArgs, exposure: Exposure, stop: CancellationToken) -> Result<()> {
     let listener = listen("--listen", args.listen, &exposure).await?;
+    let metrics = Metrics::begin(ROLE, args.metrics_listen, &exposure, &stop).await?;
     let source = args.source.clone();
     let Some(function) = blocking(&stop, move || source.open(false)).await? else { return Ok(()) };
     let settings = ServiceSettings {
@@ -63,12 +68,14 @@ async fn serve(args: &ServiceArgs, exposure: Exposure, stop: CancellationToken) 
         ..ServiceSettings::default()
     };
     let endpoint = process::from_here(&listener);
+    let meter = Meter::default();
+    metrics.ready(RewardPage { meter: meter.clone(), function: function.clone() });
     screen::say(format_args!(
-        "{endpoint} serves {} with digest {}",
+        "{endpoint} serves {} with digest {}{metrics}",
         function.name(),
         function.digest()
     ));
-    let serving = octet_reward_service::serve(listener, function, settings, stop);
+    let serving = octet_reward_service::serve_metered(listener, function, settings, meter, stop);
     process::named(ROLE, "", ROLE, serving).await?;
     Ok(())
 }

@@ -2,6 +2,7 @@
 //!
 //! Invariant: a worker keeps nothing that cannot be made again, so it may come and go at any time.
 
+use super::metrics::{Metrics, MetricsListen, WorkerPage};
 use super::process::{self, NodeArgs, RecipeArgs, advertised, listen};
 use crate::screen;
 use crate::train::basis::{Membership, WorkerShape};
@@ -56,6 +57,9 @@ pub struct WorkerArgs {
     /// Groups that are sampled at once; without it, as many as the rows hold.
     #[arg(long)]
     capacity: Option<NonZeroU32>,
+    /// Where metrics and liveness are shown over plain HTTP (/metrics, /healthz), or off.
+    #[arg(long, value_name = "ADDR|off", default_value = "127.0.0.1:0")]
+    metrics_listen: MetricsListen,
     /// Seconds that the coordinator may be away before the worker ends.
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     coordinator_patience: u64,
@@ -75,6 +79,7 @@ pub fn run(args: &WorkerArgs) -> Result<()> {
 
 async fn sample(args: &WorkerArgs, exposure: Exposure, stop: CancellationToken) -> Result<()> {
     let listener = listen("--listen", args.listen, &exposure).await?;
+    let metrics = Metrics::begin(ROLE, args.metrics_listen, &exposure, &stop).await?;
     let endpoint = advertised(args.advertise.as_deref(), &listener, &exposure)?;
     let Some(basis) = args.recipe.basis(&stop).await? else { return Ok(()) };
     let completions = basis.recipe.sampling.completions;
@@ -97,15 +102,17 @@ async fn sample(args: &WorkerArgs, exposure: Exposure, stop: CancellationToken) 
     let mut config = basis.worker(&member, shape);
     config.limits =
         Limits { coordinator: Duration::from_secs(args.coordinator_patience), ..config.limits };
-    screen::say(format_args!(
-        "{endpoint} samples as {name} with configuration {}: {} groups of {completions} at once",
+    let line = format!(
+        "{endpoint} samples as {name} with configuration {}: {} groups of {completions} at once{metrics}",
         basis.config_digest, config.capacity
-    ));
+    );
     let run = basis.recipe.run.name.clone();
     // The worker loads its own policy.
     drop(basis);
     let worker = Worker::new(config, Arc::new(exposure))?;
     let worker = worker.serving(listener.incoming(), endpoint);
+    metrics.ready(WorkerPage(worker.handle()));
+    screen::say(line);
     Ok(process::named(ROLE, &run, &name, worker.run(stop)).await?)
 }
 

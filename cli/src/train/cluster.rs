@@ -8,7 +8,7 @@ use super::directory::{Identity, RunDirectory};
 use super::progress::{Screen, Steps};
 use super::setup::{Setup, Swap};
 use super::summary::Speed;
-use crate::reward::{REACH_FILE, Reach};
+use crate::reach::{REACH_FILE, Reach};
 use anyhow::{Context, Result};
 use octet_coordinator::{Coordinator, JOURNAL_FILE, JoinToken, Reward, Timing};
 use octet_learner::Learner;

@@ -35,8 +35,8 @@ pub use record::{Record, Recovered};
 pub use refusal::Refusal;
 pub use revisions::{Bound, MAX_REVISIONS, Revision, Reward};
 pub use rewards::{Binding, MAX_REPLICAS, State};
-pub use status::{LearnerView, Snapshot, Wait, WorkerView};
-pub use weights::{Published, Sources, Spread};
+pub use status::{LearnerView, Queue, Snapshot, Wait, WorkerView};
+pub use weights::{Published, Sources, Spread, Spreading};
 pub use workers::{Beat, Pulse, WorkerJoin};
 
 use octet_proto::{ConfigDigest, WorkerId};
@@ -65,6 +65,7 @@ pub struct Machine {
     learner: Option<Learner>,
     /// The policy versions that the learner gives out.
     versions: Versions,
+    spreading: Spreading,
     /// When the run last began to wait for what it waits for now.
     waiting_since: Duration,
 }
@@ -93,6 +94,7 @@ impl Machine {
             workers: BTreeMap::new(),
             learner: None,
             versions: Versions::new(),
+            spreading: Spreading::default(),
             waiting_since: Duration::ZERO,
         })
     }

@@ -407,6 +407,7 @@ impl Running {
             leases: self.table.refs(),
             waits: self.parts.waits.to_proto(),
             sampled_tokens: self.parts.handle.counters.sampled_tokens(),
+            queues: self.parts.handle.queues.to_proto(),
         }
     }
 
