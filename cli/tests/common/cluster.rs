@@ -133,6 +133,12 @@ impl Node {
         assert!(status.success(), "{status}: {}", self.story());
     }
 
+    /// What it calls itself: a worker by its name, others by their role.
+    pub fn name(&self) -> &str {
+        let named = self.said.first().and_then(|line| line.split_once(" samples as "));
+        named.map_or(&self.arguments[0], |(_, rest)| rest.split(' ').next().unwrap_or_default())
+    }
+
     /// What it was, and all that it said and logged.
     pub fn story(&self) -> String {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
@@ -170,36 +176,80 @@ pub fn short_keys(more: &[&str]) -> Vec<String> {
 impl Cluster {
     /// Starts all of them, the reward service first.
     pub fn start(home: &Path, keys: &[String], workers: usize) -> Self {
-        let any = ["--listen", "127.0.0.1:0"];
+        Self::start_with(home, keys, workers, &[], &[])
+    }
+
+    /// As [`Cluster::start`], with more to say to the workers, and to coordinator and learner.
+    pub fn start_with(
+        home: &Path,
+        keys: &[String],
+        workers: usize,
+        to_workers: &[String],
+        to_leaders: &[&str],
+    ) -> Self {
+        let any = ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"];
         let reward = Node::start(home, &words(&[&["reward-service"][..], &any].concat()));
-        let run = home.join("coordinator");
-        let arguments =
-            ["coordinator", "--run-dir", run.to_str().unwrap(), "--reward", &reward.endpoint];
-        let coordinator =
-            Node::start(home, &[words(&arguments), words(&any), keys.to_vec()].concat());
-        let run = home.join("learner");
-        let arguments =
-            ["learner", "--run-dir", run.to_str().unwrap(), "--coordinator", &coordinator.endpoint];
-        let learner = Node::start(home, &[words(&arguments), words(&any), keys.to_vec()].concat());
+        let leader = |role: &str, run: &str, more: [&str; 2]| {
+            let run = home.join(run);
+            let first = [role, "--run-dir", run.to_str().unwrap(), more[0], more[1]];
+            let all = [&first[..], &any, to_leaders].concat();
+            Node::start(home, &[words(&all), keys.to_vec()].concat())
+        };
+        let coordinator = leader("coordinator", "coordinator", ["--reward", &reward.endpoint]);
+        let learner = leader("learner", "learner", ["--coordinator", &coordinator.endpoint]);
         let mut cluster =
             Self { home: home.to_owned(), reward, coordinator, learner, workers: Vec::new() };
         for _ in 0..workers {
-            let worker = cluster.worker(keys);
+            let worker = cluster.worker(&[keys, to_workers].concat());
             cluster.workers.push(worker);
         }
         cluster
     }
 
     /// Starts one more worker.
-    pub fn worker(&self, keys: &[String]) -> Node {
+    pub fn worker(&self, more: &[String]) -> Node {
         let arguments = [
             "rollout-worker",
             "--coordinator",
             &self.coordinator.endpoint,
             "--listen",
             "127.0.0.1:0",
+            "--metrics-listen",
+            "127.0.0.1:0",
         ];
-        Node::start(&self.home, &[words(&arguments), keys.to_vec()].concat())
+        Node::start(&self.home, &[words(&arguments), more.to_vec()].concat())
+    }
+
+    /// The run as `octet status --json` shows it; nothing while the coordinator does not answer.
+    pub fn status(&self) -> Option<Value> {
+        let asked = ["status", "--json", "--interval", "0", "--coordinator"];
+        let mut command = octet(&[&asked[..], &[&self.coordinator.endpoint]].concat());
+        let output = command.env("OCTET_JOIN_TOKEN", TOKEN).output().unwrap();
+        output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
+    }
+
+    /// Waits until the status is so; how long that took.
+    pub fn until(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Duration {
+        let begin = Instant::now();
+        loop {
+            let status = self.status();
+            if status.as_ref().is_some_and(&holds) {
+                return begin.elapsed();
+            }
+            assert!(
+                begin.elapsed() < PATIENCE,
+                "waited in vain for {what}; the last status was {status:#?}\n{}",
+                self.story()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// What all nodes said.
+    pub fn story(&self) -> String {
+        let nodes = [&self.reward, &self.coordinator, &self.learner];
+        let stories = nodes.into_iter().chain(&self.workers).map(Node::story);
+        stories.collect::<Vec<_>>().join("\n")
     }
 
     /// Waits until the learner, the coordinator and the workers have ended well; the digest of the weights.
