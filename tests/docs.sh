@@ -91,8 +91,12 @@ for page in "${pages[@]}"; do
         base=${block%.sh}
         place="$name:$(cat "$base.line")"
         code=0
-        (cd "$copy" && PATH="$work/bin:$PATH" ${limit[@]+"${limit[@]}"} \
-            bash -euo pipefail "$block") >"$base.log" 2>&1 </dev/null || code=$?
+        (cd "$copy" && PATH="$work/bin:$PATH" exec ${limit[@]+"${limit[@]}"} \
+            bash -euo pipefail "$block") >"$base.log" 2>&1 </dev/null &
+        group=$!
+        wait $group || code=$?
+        # `timeout` leads a group of its own: what a block left running, as one that failed may, ends with it.
+        kill -- -$group 2>/dev/null || true
         if [ "$(cat "$base.kind")" = passes ] && [ $code -ne 0 ]; then
             complain "$place" "expected success, found exit code $code" "$base.log"
         elif [ "$(cat "$base.kind")" = fails ] && [ $code -eq 0 ]; then

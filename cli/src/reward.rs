@@ -7,7 +7,7 @@ mod shadow;
 mod source;
 mod tried;
 
-pub use admin::{REACH_FILE, Reach};
+pub use source::SourceArgs;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};

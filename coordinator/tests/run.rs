@@ -44,7 +44,7 @@ async fn hostile_run(lag: u64) {
     eventually("two steps are committed", async || disk.lock().unwrap().committed >= 2).await;
     first.kill().await;
     sleep(Duration::from_millis(100)).await;
-    let second = Running::start(config, Some(address)).await;
+    let second = Running::start(config.clone(), Some(address)).await;
     timeout(PATIENCE, second.handle.complete()).await.unwrap().unwrap();
     for worker in workers {
         timeout(PATIENCE, worker).await.unwrap().unwrap();
@@ -54,6 +54,12 @@ async fn hostile_run(lag: u64) {
     assert_eq!((status.committed_steps, status.leased_groups), (steps, 0));
     assert!(status.waits.is_empty() && second.handle.progress().complete);
     second.stop().await;
+
+    // The learner has gone home, and a worker that was away finds out all the same.
+    let third = Running::start(config, Some(address)).await;
+    assert!(third.handle.progress().complete);
+    timeout(PATIENCE, worker(address, "late", 1, disk.clone())).await.unwrap();
+    third.stop().await;
 
     let disk = disk.lock().unwrap();
     assert_eq!(disk.consumed, (0..steps * batch).collect::<Vec<_>>(), "each group once, in order");

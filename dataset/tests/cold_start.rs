@@ -38,7 +38,7 @@ fn drills_are_repeatable_in_any_order() {
     }
     assert_eq!(
         blake3::hash(bytes.as_bytes()).to_hex().as_str(),
-        "1a6ff67680aa469af38e07b6b7fa6b4b431f820048afa51465170d39b8562b8c"
+        "0e7ed734b496fbd932048cacfd32bdf84cd3d0163368757c77c5db211689de39"
     );
 }
 

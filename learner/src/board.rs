@@ -10,6 +10,7 @@ pub use inventory::Inventory;
 use crate::metrics::StepMetrics;
 use crate::service::weights::Publication;
 use octet_proto::StepIndex;
+use octet_runtime::queues::{QueueView, Queues};
 use octet_runtime::wait::{WaitView, Waits};
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -53,6 +54,7 @@ pub(crate) struct Board {
     pub totals: watch::Sender<Totals>,
     pub events: broadcast::Sender<Arc<StepMetrics>>,
     pub waits: Waits,
+    pub queues: Queues,
 }
 
 impl Board {
@@ -69,6 +71,7 @@ impl Board {
             totals: watch::Sender::default(),
             events: broadcast::Sender::new(EVENTS),
             waits: Waits::new(),
+            queues: Queues::new(),
         }
     }
 
@@ -128,6 +131,11 @@ impl Handle {
     /// Bytes of weights that were sent to workers.
     pub fn weight_bytes_sent(&self) -> u64 {
         self.board.publication.sent_bytes()
+    }
+
+    /// How full the learner's queues are.
+    pub fn queues(&self) -> Vec<QueueView> {
+        self.board.queues.snapshot()
     }
 
     /// What the learner waits for now.

@@ -6,17 +6,18 @@
 use crate::error::LearnerError;
 use tokio::sync::oneshot;
 
-/// Runs `work` on a new, named thread. Dropping the future does not end the work.
+/// Runs `work` on a new, named thread, in the span of whoever asks. Dropping the future does not end the work.
 pub(crate) async fn on_thread<T: Send + 'static>(
     name: &'static str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, LearnerError> {
     let (done, result) = oneshot::channel();
+    let span = tracing::Span::current();
     let failed = |reason| LearnerError::Threads { what: name, reason };
     let thread = std::thread::Builder::new()
         .name(name.to_owned())
         // Who waited may be gone; the work is done all the same.
-        .spawn(move || drop(done.send(work())))
+        .spawn(move || drop(done.send(span.in_scope(work))))
         .map_err(|error| failed(error.to_string()))?;
     match result.await {
         Ok(result) => Ok(result),

@@ -1,6 +1,6 @@
 //! What octet saves, loaded by `transformers` itself: weights, tokenizer and chat template.
 //!
-//! Needs a Python with torch and transformers, named by `OCTET_PYTHON` or called `python3`; without
+//! Needs a Python with torch and transformers, named by `OCTET_TEST_PYTHON` or called `python3`; without
 //! one the test says that it was skipped.
 
 #![allow(clippy::unwrap_used)]
@@ -21,14 +21,14 @@ fn tests() -> PathBuf {
 
 /// A Python that can import transformers.
 fn python() -> Option<String> {
-    let python = std::env::var("OCTET_PYTHON").unwrap_or_else(|_| "python3".into());
+    let python = std::env::var("OCTET_TEST_PYTHON").unwrap_or_else(|_| "python3".into());
     let found = Command::new(&python).args(["-c", "import torch, transformers"]).output();
     match found {
         Ok(output) if output.status.success() => Some(python),
         _ => {
             eprintln!(
                 "SKIPPED: `{python}` cannot import torch and transformers; \
-                 set OCTET_PYTHON to one that can"
+                 set OCTET_TEST_PYTHON to one that can"
             );
             None
         }

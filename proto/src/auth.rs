@@ -40,12 +40,12 @@ impl JoinToken {
         !self.is_empty() && blake3::hash(self.0.as_bytes()) == blake3::hash(presented)
     }
 
-    fn header(&self) -> Option<BinaryMetadataValue> {
-        (!self.is_empty()).then(|| {
-            let mut value = BinaryMetadataValue::from_bytes(self.0.as_bytes());
-            value.set_sensitive(true);
-            value
-        })
+    /// The header's value; unlike a metadata value, it does not print what it holds.
+    fn header(&self) -> Option<http::HeaderValue> {
+        let value = BinaryMetadataValue::from_bytes(self.0.as_bytes());
+        let mut value = http::HeaderValue::from_bytes(value.as_encoded_bytes()).ok()?;
+        value.set_sensitive(true);
+        (!self.is_empty()).then_some(value)
     }
 }
 
@@ -65,7 +65,7 @@ impl From<&str> for JoinToken {
 #[derive(Clone, Debug)]
 pub struct Line {
     channel: Channel,
-    token: Option<BinaryMetadataValue>,
+    token: Option<http::HeaderValue>,
 }
 
 impl Line {
@@ -91,11 +91,9 @@ impl Service<http::Request<Body>> for Line {
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        if let Some(token) = &self.token
-            && let Ok(mut value) = http::HeaderValue::from_bytes(token.as_encoded_bytes())
-        {
-            value.set_sensitive(true);
-            request.headers_mut().insert(http::HeaderName::from_static(JOIN_TOKEN), value);
+        if let Some(token) = &self.token {
+            let name = http::HeaderName::from_static(JOIN_TOKEN);
+            request.headers_mut().insert(name, token.clone());
         }
         self.channel.call(request)
     }

@@ -9,7 +9,7 @@ pub use crate::generated::coordinator_service_server::{
 };
 pub use crate::generated::{
     GetStatusRequest, GetStatusResponse, HeartbeatRequest, HeartbeatResponse, LearnerStatus, Lease,
-    LeaseRef, LeaseRequest, LeaseResponse, PublishedVersion, RegisterLearnerRequest,
+    LeaseRef, LeaseRequest, LeaseResponse, PublishedVersion, Queue, RegisterLearnerRequest,
     RegisterLearnerResponse, RegisterWorkerRequest, RegisterWorkerResponse, ReleaseRequest,
     ReleaseResponse, ReportProgressRequest, ReportProgressResponse, RewardBinding, RewardRevision,
     RewardState, VersionSources, Wait, WeightsSpread, WorkerStatus,

@@ -25,6 +25,7 @@ pub mod tryout;
 pub use aws_compat::AwsCompat;
 pub use function::{RewardFunction, RewardRange, ScoreError, Verdict, score};
 pub use registry::{OpenError, RewardSource, UnknownReward, builtin, by_name, open};
+pub use service::meter::{Load, Meter};
 pub use service::python::{PythonSettings, PythonSource, Shape};
-pub use service::{ServiceSettings, serve, serve_on};
+pub use service::{ServiceSettings, serve, serve_metered, serve_on};
 pub use tool_call::ToolCall;

@@ -24,8 +24,8 @@ use octet_dataset::Example;
 use octet_proto::{
     CONTRACT_VERSION,
     reward::{
-        DescribeRequest, DescribeResponse, RewardService, RewardServiceServer, ScoreFailure,
-        ScoreOutcome, ScoreRequest, ScoreResponse, Scored, reward_server,
+        DescribeRequest, DescribeResponse, RewardService, ScoreFailure, ScoreOutcome, ScoreRequest,
+        ScoreResponse, Scored, reward_server,
     },
     transport::{KeepAlive, server},
 };
@@ -41,11 +41,15 @@ use tokio::{
 use tonic::{Request, Response, Status, Streaming, transport::server::Connected};
 
 use crate::function::{RewardFunction, ScoreError, Verdict, score};
+use meter::Meter;
 
 pub mod client;
+pub mod meter;
 pub mod python;
 
 const SERVICE: &str = "reward-service";
+/// What the service is called on the wire.
+const CONTRACT: &str = "octet.v1.RewardService";
 
 /// How the service shares out its machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,9 +88,24 @@ pub async fn serve(
     settings: ServiceSettings,
     shutdown: CancellationToken,
 ) -> Result<Served, NetError> {
+    serve_metered(listener, function, settings, Meter::default(), shutdown).await
+}
+
+/// As [`serve`], and counts what it does.
+///
+/// # Errors
+/// Serving failed.
+pub async fn serve_metered(
+    listener: Listener,
+    function: Arc<dyn RewardFunction>,
+    settings: ServiceSettings,
+    meter: Meter,
+    shutdown: CancellationToken,
+) -> Result<Served, NetError> {
     let address = listener.address();
     tracing::info!(%address, reward = function.name(), digest = function.digest(), "serving rewards");
-    serve_on(listener.incoming(), function, settings, shutdown).await
+    let scorer = Scorer { meter, ..Scorer::new(function, settings, shutdown.clone()) };
+    run(listener.incoming(), scorer, shutdown).await
 }
 
 /// Serves one reward function, with the standard gRPC health service beside it, on any stream of
@@ -105,21 +124,22 @@ where
     C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<RewardServiceServer<Scorer>>().await;
-    let scorer = Scorer::new(function, settings, shutdown.clone());
-    let router =
-        server(settings.keep_alive).add_service(health_service).add_service(reward_server(scorer));
-    let serving = net::serve(SERVICE, router, incoming, shutdown.clone(), settings.drain);
-    let told = async {
-        shutdown.cancelled().await;
-        health.set_not_serving::<RewardServiceServer<Scorer>>().await;
-        std::future::pending().await
-    };
-    tokio::select! {
-        served = serving => served,
-        never = told => never,
-    }
+    run(incoming, Scorer::new(function, settings, shutdown.clone()), shutdown).await
+}
+
+async fn run<S, C, E>(
+    incoming: S,
+    scorer: Scorer,
+    shutdown: CancellationToken,
+) -> Result<Served, NetError>
+where
+    S: Stream<Item = Result<C, E>>,
+    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let ServiceSettings { keep_alive, drain, .. } = scorer.settings;
+    let router = server(keep_alive).add_service(reward_server(scorer));
+    net::serve_public(SERVICE, &[CONTRACT], router, incoming, shutdown, drain).await
 }
 
 /// The service's implementation, for those who bring their own server.
@@ -131,6 +151,7 @@ pub struct Scorer {
     finished: Arc<AtomicU64>,
     settings: ServiceSettings,
     draining: CancellationToken,
+    meter: Meter,
 }
 
 impl Scorer {
@@ -142,17 +163,21 @@ impl Scorer {
     ) -> Self {
         let threads = settings.threads.get().min(Semaphore::MAX_PERMITS);
         let threads = Arc::new(Semaphore::new(threads));
-        Self { function, threads, finished: Arc::default(), settings, draining }
+        let (finished, meter) = (Arc::default(), Meter::default());
+        Self { function, threads, finished, settings, draining, meter }
     }
 
     async fn answer(self, request: ScoreRequest) -> ScoreResponse {
         let id = request.id;
         let (group, sample) = (request.group, request.sample);
+        let open = self.meter.open();
         let outcome = match self.score(request).await {
             Ok(Verdict { reward, label, detail }) => {
+                open.answered(None);
                 ScoreOutcome::Scored(Scored { reward, verdict: label.into_owned(), detail })
             }
             Err(error) => {
+                open.answered(Some(error.kind()));
                 tracing::warn!(group, sample, kind = error.kind(), %error, "no reward given");
                 ScoreOutcome::Failure(ScoreFailure {
                     kind: error.kind().to_owned(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use octet_runtime::queues::{QueueView, Queues};
 use octet_runtime::wait::{WaitView, Waits};
 
 /// The counters, shared between the actors.
@@ -16,6 +17,8 @@ pub(crate) struct Counters {
     busy_micros: AtomicU64,
     groups_sampled: AtomicU64,
     groups_delivered: AtomicU64,
+    rewards: AtomicU64,
+    reward_micros: AtomicU64,
     reward_failures: AtomicU64,
     reward_retries: AtomicU64,
     replicas_taken_out: AtomicU64,
@@ -33,6 +36,7 @@ pub(crate) struct Counters {
 pub struct Handle {
     pub(crate) counters: Arc<Counters>,
     pub(crate) waits: Waits,
+    pub(crate) queues: Queues,
 }
 
 /// What a worker has done since it started.
@@ -48,6 +52,10 @@ pub struct Totals {
     pub groups_sampled: u64,
     /// Groups that the learner has.
     pub groups_delivered: u64,
+    /// Answers of reward services, failures among them.
+    pub rewards: u64,
+    /// From questions to these answers, all together.
+    pub reward_time: Duration,
     /// Completions that no reward could be had for.
     pub reward_failures: u64,
     /// Completions that were sent for their reward again.
@@ -72,7 +80,7 @@ pub struct Totals {
 
 impl Handle {
     pub(crate) fn new(waits: Waits) -> Self {
-        Self { counters: Arc::default(), waits }
+        Self { counters: Arc::default(), waits, queues: Queues::new() }
     }
 
     /// The counters now.
@@ -85,6 +93,8 @@ impl Handle {
             busy: Duration::from_micros(read(&counters.busy_micros)),
             groups_sampled: read(&counters.groups_sampled),
             groups_delivered: read(&counters.groups_delivered),
+            rewards: read(&counters.rewards),
+            reward_time: Duration::from_micros(read(&counters.reward_micros)),
             reward_failures: read(&counters.reward_failures),
             reward_retries: read(&counters.reward_retries),
             replicas_taken_out: read(&counters.replicas_taken_out),
@@ -96,6 +106,11 @@ impl Handle {
             weight_bytes_served: read(&counters.weight_bytes_served),
             parameters: read(&counters.parameters),
         }
+    }
+
+    /// How full the worker's queues are.
+    pub fn queues(&self) -> Vec<QueueView> {
+        self.queues.snapshot()
     }
 
     /// What the worker waits for now, the oldest first.
@@ -114,6 +129,8 @@ impl Totals {
             busy: self.busy.saturating_sub(earlier.busy),
             groups_sampled: self.groups_sampled.saturating_sub(earlier.groups_sampled),
             groups_delivered: self.groups_delivered.saturating_sub(earlier.groups_delivered),
+            rewards: self.rewards.saturating_sub(earlier.rewards),
+            reward_time: self.reward_time.saturating_sub(earlier.reward_time),
             reward_failures: self.reward_failures.saturating_sub(earlier.reward_failures),
             reward_retries: self.reward_retries.saturating_sub(earlier.reward_retries),
             replicas_taken_out: self.replicas_taken_out.saturating_sub(earlier.replicas_taken_out),
@@ -179,6 +196,12 @@ impl Counters {
 
     pub(crate) fn group_delivered(&self) {
         self.groups_delivered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn reward_answered(&self, took: Duration) {
+        self.rewards.fetch_add(1, Ordering::Relaxed);
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.reward_micros.fetch_add(micros, Ordering::Relaxed);
     }
 
     pub(crate) fn reward_failed(&self) {

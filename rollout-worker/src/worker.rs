@@ -46,6 +46,8 @@ const STOP: Duration = Duration::from_secs(30);
 
 /// What the service for other workers is called.
 const WEIGHTS: &str = "rollout-worker's weights";
+/// What that is on the wire.
+const SERVICES: [&str; 1] = ["octet.v1.WeightsService"];
 /// How long others may finish a transfer when this worker stops: they can go on elsewhere.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -108,7 +110,7 @@ impl Worker {
         }
         self.shelf.serve();
         self.server = Some(Server(Box::new(|router, stop| {
-            Box::pin(net::serve(WEIGHTS, router, incoming, stop, DRAIN))
+            Box::pin(net::serve_public(WEIGHTS, &SERVICES, router, incoming, stop, DRAIN))
         })));
         self
     }
@@ -147,6 +149,16 @@ impl Worker {
         let (to_delivery, delivery_inbox) = mailbox("delivery", groups + 16);
         let (to_librarian, librarian_inbox) = mailbox("weights", 4 * groups + 64);
         let (to_leases, notes) = mailbox("leases", 4 * groups + 64);
+        for gauge in [
+            events.gauge(),
+            to_engine.gauge(),
+            to_scoring.gauge(),
+            to_delivery.gauge(),
+            to_librarian.gauge(),
+            to_leases.gauge(),
+        ] {
+            handle.queues.add(gauge);
+        }
         let (learner_at, address) = watch::channel(String::new());
         let (sources_at, sources) = watch::channel(Sources::new());
         let (drain, broken) = (CancellationToken::new(), CancellationToken::new());
@@ -208,6 +220,7 @@ impl Worker {
             limits: config.limits,
             waits: waits.clone(),
             handle: handle.clone(),
+            room: completions,
         };
         let delivery = Delivery {
             inbox: delivery_inbox,

@@ -2,7 +2,7 @@
 //!
 //! The one idea of this crate is that nothing waits in silence and nothing ends without a reason.
 //! A [`mailbox`] is bounded and its senders have deadlines; a [`wait`] has a name, a deadline and an
-//! entry in the status; a [`supervise::Supervisor`] names who ended, how, and why first.
+//! entry in the status, as its [`queues`] have; a [`supervise::Supervisor`] names who ended, how, and why first.
 //!
 //! Invariant: no run logic lives here. Any role could be removed without a change in this crate.
 
@@ -10,6 +10,7 @@ pub mod backoff;
 pub mod config;
 pub mod mailbox;
 pub mod net;
+pub mod queues;
 pub mod rendezvous;
 pub mod shutdown;
 pub mod supervise;

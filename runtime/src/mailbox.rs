@@ -228,6 +228,15 @@ impl<R> Reply<R> {
 }
 
 impl Gauge {
+    /// A gauge of something else that is counted: a queue that is no mailbox.
+    pub fn new(
+        name: impl Into<Arc<str>>,
+        capacity: usize,
+        depth: impl Fn() -> usize + Send + Sync + 'static,
+    ) -> Self {
+        Self { name: name.into(), capacity, depth: Arc::new(depth) }
+    }
+
     /// The mailbox's name.
     pub fn name(&self) -> &str {
         &self.name

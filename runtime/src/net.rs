@@ -16,10 +16,14 @@ use tonic::transport::Channel;
 
 mod accept;
 mod dial;
+mod http;
+mod public;
 mod serve;
 mod tls;
 
 pub use accept::{Connection, MOST_GREETINGS};
+pub use http::{Pages, PagesListener, Text};
+pub use public::{MOST_ASKED, serve_public};
 pub use serve::{MOST_CONNECTIONS, Served, serve};
 pub use tls::{CA_FILE, CERT_FILE, KEY_FILE, Tls, TlsError, TlsFiles};
 

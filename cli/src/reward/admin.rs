@@ -3,7 +3,7 @@
 //! Invariant: the coordinator calls nobody, so everything about a candidate is found out here, before it is
 //! asked to bind it.
 
-use crate::network::NetworkArgs;
+use crate::reach::{Reached, RunArgs, block_on};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use octet_dataset::Example;
@@ -11,46 +11,14 @@ use octet_proto::admin::{
     AdminClient, GetRewardsRequest, GetRewardsResponse, RollbackRewardRequest, SwapRewardRequest,
     SwapRewardResponse, admin_client,
 };
-use octet_proto::auth::{JoinToken, Line};
 use octet_proto::coordinator::{RewardBinding, RewardState};
 use octet_proto::transport::ClientOptions;
 use octet_reward_service::service::client::{Probed, Replica, probe};
 use octet_runtime::net::Dialer;
-use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// How many rows of the run's data a candidate is probed with.
 const PROBED_ROWS: u32 = 8;
-/// The file of a run directory that says where its coordinator answers.
-pub const REACH_FILE: &str = "coordinator.json";
-
-/// Where a run's coordinator answers and what opens it, as a run writes it down for its owner.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reach {
-    /// `http://host:port`.
-    pub coordinator: String,
-    /// The run's join token.
-    pub join_token: String,
-}
-
-/// Which run.
-#[derive(Args, Debug)]
-pub struct RunArgs {
-    /// The directory of a run on this machine.
-    #[arg(long, value_name = "DIRECTORY", required_unless_present = "coordinator")]
-    run: Option<PathBuf>,
-    /// The coordinator, http://host:port.
-    #[arg(long, value_name = "URL", conflicts_with = "run", requires = "join_token")]
-    coordinator: Option<String>,
-    /// The run's join token.
-    #[arg(long, env = "OCTET_JOIN_TOKEN", hide_env_values = true)]
-    join_token: Option<String>,
-    #[command(flatten)]
-    network: NetworkArgs,
-}
-
 /// Show the reward revisions of a run and where each stands.
 #[derive(Args, Debug)]
 pub struct StatusArgs {
@@ -93,32 +61,6 @@ pub struct RollbackArgs {
     patience: u64,
 }
 
-impl RunArgs {
-    fn reach(&self) -> Result<Reach> {
-        match (&self.run, &self.coordinator, &self.join_token) {
-            (Some(run), ..) => Reach::read(run),
-            (None, Some(coordinator), Some(join_token)) => {
-                let (coordinator, join_token) = (coordinator.clone(), join_token.clone());
-                Ok(Reach { coordinator, join_token })
-            }
-            _ => bail!(
-                "expected --run DIRECTORY, or --coordinator URL with --join-token, found neither"
-            ),
-        }
-    }
-}
-
-impl Reach {
-    /// Reads what a run wrote down.
-    pub fn read(run: &Path) -> Result<Self> {
-        let path = run.join(REACH_FILE);
-        let text = std::fs::read(&path).with_context(|| {
-            format!("reading {}: is {} a run that goes on now?", path.display(), run.display())
-        })?;
-        serde_json::from_slice(&text).with_context(|| format!("reading {}", path.display()))
-    }
-}
-
 /// Asks a coordinator.
 struct Asker {
     client: AdminClient,
@@ -128,11 +70,8 @@ struct Asker {
 
 impl Asker {
     fn new(run: &RunArgs) -> Result<Self> {
-        let Reach { coordinator, join_token } = run.reach()?;
-        let dialer: Dialer = Arc::new(run.network.exposure()?);
-        let channel = dialer.dial(&coordinator, &ClientOptions::default())?;
-        let client = admin_client(Line::new(channel, &JoinToken::new(join_token)));
-        Ok(Self { client, coordinator, dialer })
+        let Reached { coordinator, line, dialer } = run.dial(&ClientOptions::default())?;
+        Ok(Self { client: admin_client(line), coordinator, dialer })
     }
 
     async fn rewards(&mut self) -> Result<GetRewardsResponse> {
@@ -185,12 +124,6 @@ impl Asker {
         ));
         Ok(probed)
     }
-}
-
-/// Runs something asynchronous to its end.
-pub fn block_on<T>(task: impl Future<Output = Result<T>>) -> Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("starting the async runtime")?.block_on(task)
 }
 
 /// Runs `octet reward status`.

@@ -3,8 +3,8 @@
 //! Invariant: nothing but the candidate is asked, and nothing is written: the spool is opened for reading,
 //! also while the learner writes to it.
 
-use super::admin::block_on;
 use crate::network::NetworkArgs;
+use crate::reach::block_on;
 use crate::recipe::Recipe;
 use anyhow::{Context, Result, bail};
 use clap::Args;

@@ -11,7 +11,7 @@ use super::ids::LearnerId;
 use super::ledger::{Ended, groups};
 use super::record::Record;
 use super::refusal::Refusal;
-use super::status::{self, Wait};
+use super::status::{self, Queue, Wait};
 use super::weights::Published;
 use super::{Machine, check_text};
 
@@ -23,6 +23,7 @@ pub(crate) struct Learner {
     pub seen: Duration,
     pub learned_tokens: u64,
     pub waits: Vec<Wait>,
+    pub queues: Vec<Queue>,
 }
 
 /// A learner that registers, with what is on its disk.
@@ -53,6 +54,8 @@ pub struct LearnerReport {
     pub waits: Vec<Wait>,
     /// Tokens learned since it started.
     pub learned_tokens: u64,
+    /// How full its queues are.
+    pub queues: Vec<Queue>,
 }
 
 impl Machine {
@@ -81,6 +84,7 @@ impl Machine {
             seen: self.now,
             learned_tokens: 0,
             waits: Vec::new(),
+            queues: Vec::new(),
         });
         self.waiting_since = self.now;
         self.publish(join.published);
@@ -104,6 +108,7 @@ impl Machine {
         learner.seen = self.now;
         learner.learned_tokens = learner.learned_tokens.max(report.learned_tokens);
         learner.waits = status::bounded(report.waits);
+        learner.queues = status::bounded_queues(report.queues);
         let before = self.stage();
         let ended = self.ledger.advance(&self.plan, report.committed, &report.spooled);
         self.credit(ended);

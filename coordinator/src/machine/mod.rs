@@ -35,8 +35,8 @@ pub use record::{Record, Recovered};
 pub use refusal::Refusal;
 pub use revisions::{Bound, MAX_REVISIONS, Revision, Reward};
 pub use rewards::{Binding, MAX_REPLICAS, State};
-pub use status::{LearnerView, Snapshot, Wait, WorkerView};
-pub use weights::{Published, Sources, Spread};
+pub use status::{LearnerView, Queue, Snapshot, Wait, WorkerView};
+pub use weights::{Published, Sources, Spread, Spreading};
 pub use workers::{Beat, Pulse, WorkerJoin};
 
 use octet_proto::{ConfigDigest, WorkerId};
@@ -65,6 +65,7 @@ pub struct Machine {
     learner: Option<Learner>,
     /// The policy versions that the learner gives out.
     versions: Versions,
+    spreading: Spreading,
     /// When the run last began to wait for what it waits for now.
     waiting_since: Duration,
 }
@@ -78,16 +79,22 @@ impl Machine {
         reward: Reward,
         records: &mut Vec<Record>,
     ) -> Result<Self, Refusal> {
+        let mut ledger = Ledger::new();
+        if recovered.complete {
+            // The learner has gone home; workers may still come and ask.
+            ledger.follow(&plan, plan.steps.get(), &[]);
+        }
         Ok(Self {
             plan,
             timing,
             now: Duration::ZERO,
             ids: Ids::above(recovered.ids_below),
             revisions: Revisions::recover(recovered, reward, records)?,
-            ledger: Ledger::new(),
+            ledger,
             workers: BTreeMap::new(),
             learner: None,
             versions: Versions::new(),
+            spreading: Spreading::default(),
             waiting_since: Duration::ZERO,
         })
     }

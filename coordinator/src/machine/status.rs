@@ -12,9 +12,9 @@ use super::Machine;
 use super::ledger::{Holder, groups};
 use super::revisions::Revision;
 use super::rewards::Binding;
-use super::weights::Spread;
+use super::weights::{Spread, Spreading};
 
-/// The most waits that are kept of one node.
+/// The most waits, and the most queues, that are kept of one node.
 const MAX_WAITS: usize = 64;
 /// The most characters that are kept of a text of a wait.
 const MAX_TEXT: usize = 512;
@@ -47,6 +47,17 @@ impl fmt::Display for Wait {
     }
 }
 
+/// A queue of a node, and how full it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queue {
+    /// What it is called.
+    pub name: String,
+    /// How many wait in it.
+    pub depth: u64,
+    /// How many it holds at most.
+    pub room: u64,
+}
+
 /// A run at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
@@ -76,6 +87,10 @@ pub struct Snapshot {
     pub waits: Vec<Wait>,
     /// How the policy versions that are given out came to the workers, the newest last.
     pub weights: Vec<Spread>,
+    /// The same, counted over all versions.
+    pub spreading: Spreading,
+    /// The coordinator's own queues.
+    pub queues: Vec<Queue>,
 }
 
 /// A worker at one moment.
@@ -101,6 +116,8 @@ pub struct WorkerView {
     pub delivered_groups: u64,
     /// What it waits for.
     pub waits: Vec<Wait>,
+    /// How full its queues are.
+    pub queues: Vec<Queue>,
 }
 
 /// The learner at one moment.
@@ -116,6 +133,8 @@ pub struct LearnerView {
     pub learned_tokens: u64,
     /// What it waits for.
     pub waits: Vec<Wait>,
+    /// How full its queues are.
+    pub queues: Vec<Queue>,
 }
 
 impl Machine {
@@ -134,6 +153,7 @@ impl Machine {
             sampled_tokens: worker.sampled_tokens,
             delivered_groups: worker.delivered,
             waits: worker.waits.clone(),
+            queues: worker.queues.clone(),
         });
         let learner = self.learner.as_ref().map(|learner| LearnerView {
             connected: self.ago(learner.seen) < self.timing.lease,
@@ -141,6 +161,7 @@ impl Machine {
             seen_ago: self.ago(learner.seen),
             learned_tokens: learner.learned_tokens,
             waits: learner.waits.clone(),
+            queues: learner.queues.clone(),
         });
         Snapshot {
             run_id: self.plan.run_id.clone(),
@@ -156,6 +177,8 @@ impl Machine {
             rewards: self.bindings(),
             waits: self.waits(),
             weights: self.spreads(),
+            spreading: self.spreading,
+            queues: Vec::new(),
         }
     }
 
@@ -243,12 +266,21 @@ impl Machine {
 /// The waits of a node, cut to what is kept.
 pub(crate) fn bounded(mut waits: Vec<Wait>) -> Vec<Wait> {
     waits.truncate(MAX_WAITS);
-    for text in waits.iter_mut().flat_map(|wait| [&mut wait.name, &mut wait.detail]) {
-        if let Some((end, _)) = text.char_indices().nth(MAX_TEXT) {
-            text.truncate(end);
-        }
-    }
+    waits.iter_mut().flat_map(|wait| [&mut wait.name, &mut wait.detail]).for_each(shorten);
     waits
+}
+
+/// The queues of a node, cut to what is kept.
+pub(crate) fn bounded_queues(mut queues: Vec<Queue>) -> Vec<Queue> {
+    queues.truncate(MAX_WAITS);
+    queues.iter_mut().map(|queue| &mut queue.name).for_each(shorten);
+    queues
+}
+
+fn shorten(text: &mut String) {
+    if let Some((end, _)) = text.char_indices().nth(MAX_TEXT) {
+        text.truncate(end);
+    }
 }
 
 fn groups_text(groups: &[GroupIndex]) -> String {

@@ -67,6 +67,17 @@ pub(crate) struct Version {
     took: Option<Duration>,
 }
 
+/// How many versions came to every worker since the coordinator started, and how long that took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Spreading {
+    /// Versions.
+    pub versions: u64,
+    /// From the ends of their steps until their last worker held them, all together.
+    pub time: Duration,
+    /// Their bytes, once each.
+    pub bytes: u64,
+}
+
 /// The versions that are given out.
 pub(crate) type Versions = BTreeMap<PolicyVersion, Version>;
 
@@ -95,6 +106,9 @@ impl Machine {
             let took = now.saturating_sub(version.since);
             version.took = Some(took);
             let bytes = version.published.bytes;
+            self.spreading.versions += 1;
+            self.spreading.time += took;
+            self.spreading.bytes += bytes;
             tracing::info!(
                 version = number.get(),
                 workers = workers.len(),

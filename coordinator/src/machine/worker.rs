@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use octet_proto::PolicyVersion;
 
-use super::status::Wait;
+use super::status::{Queue, Wait};
 
 /// How many groups the measurement of a worker's speed looks back over.
 const MEMORY: f64 = 64.0;
@@ -28,6 +28,7 @@ pub(crate) struct Worker {
     /// Groups that the learner confirmed while this worker alone held them.
     pub delivered: u64,
     pub waits: Vec<Wait>,
+    pub queues: Vec<Queue>,
     pub meter: Meter,
 }
 

@@ -11,7 +11,7 @@ use super::leasing::LeaseKey;
 use super::ledger::{Claim, Holder};
 use super::record::Record;
 use super::refusal::Refusal;
-use super::status::{self, Wait};
+use super::status::{self, Queue, Wait};
 use super::weights::Sources;
 use super::worker::{Meter, Worker};
 use super::{MAX_WORKERS, Machine, check_text};
@@ -44,6 +44,8 @@ pub struct Beat {
     pub waits: Vec<Wait>,
     /// Tokens sampled since it started.
     pub sampled_tokens: u64,
+    /// How full its queues are.
+    pub queues: Vec<Queue>,
 }
 
 /// The answer to a heartbeat.
@@ -93,6 +95,7 @@ impl Machine {
             sampled_tokens: 0,
             delivered: 0,
             waits: Vec::new(),
+            queues: Vec::new(),
             meter: Meter::default(),
         };
         self.workers.insert(id, worker);
@@ -109,6 +112,7 @@ impl Machine {
         worker.versions.truncate(MAX_VERSIONS);
         worker.waits = status::bounded(beat.waits);
         worker.sampled_tokens = beat.sampled_tokens;
+        worker.queues = status::bounded_queues(beat.queues);
         let limit = worker.limit();
         let mut load = self.ledger.load(id);
         let mut revoked = Vec::new();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use octet_proto::{RevisionNumber, StepIndex, WorkerId};
 use octet_runtime::CancellationToken;
-use octet_runtime::mailbox::{Mailbox, Reply};
+use octet_runtime::mailbox::{Gauge, Mailbox, Reply};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -16,8 +16,8 @@ use super::handle::Progress;
 use crate::error::CoordinatorError;
 use crate::journal::Journal;
 use crate::machine::{
-    Beat, Bound, LearnerId, LearnerJoin, LearnerReport, LeaseKey, Machine, Offer, Pulse, Record,
-    Refusal, Reward, Snapshot, Wait, WorkerJoin,
+    Beat, Bound, LearnerId, LearnerJoin, LearnerReport, LeaseKey, MAX_WORKERS, Machine, Offer,
+    Pulse, Queue, Record, Refusal, Reward, Snapshot, Wait, WorkerJoin,
 };
 
 /// The longest time between two looks at the clock.
@@ -92,23 +92,28 @@ pub(crate) struct Actor {
     machine: Machine,
     journal: Box<dyn Journal>,
     inbox: Mailbox<Command>,
+    /// How full the inbox is.
+    gauge: Gauge,
     progress: watch::Sender<Progress>,
     parked: Vec<Parked>,
     /// Whether something happened that a parked request may have waited for.
     news: bool,
     started: Instant,
     draining: bool,
+    /// Whether it is written down that the run is complete.
+    complete: bool,
 }
 
 impl Actor {
     pub(crate) fn new(
         machine: Machine,
         journal: Box<dyn Journal>,
-        inbox: Mailbox<Command>,
+        (inbox, gauge): (Mailbox<Command>, Gauge),
         progress: watch::Sender<Progress>,
     ) -> Self {
         let (parked, started) = (Vec::new(), Instant::now());
-        Self { machine, journal, inbox, progress, parked, news: false, started, draining: false }
+        let (news, draining, complete) = (false, false, machine.is_complete());
+        Self { machine, journal, inbox, gauge, progress, parked, news, started, draining, complete }
     }
 
     /// Binds the swaps that the configuration schedules, before anything is leased.
@@ -163,6 +168,11 @@ impl Actor {
     ) -> Result<T, CoordinatorError> {
         let mut records = Vec::new();
         let answer = event(&mut self.machine, self.started.elapsed(), &mut records);
+        if !self.complete && self.machine.is_complete() {
+            // Before the learner is told, which goes home then.
+            self.complete = true;
+            records.push(Record::RunCompleted);
+        }
         // Written here and not on another thread: a few times a step, and the answer has to wait.
         self.journal.append(&records)?;
         Ok(answer)
@@ -271,6 +281,15 @@ impl Actor {
     /// Parked requests are waits too, each of its worker.
     fn with_parked(&self, mut snapshot: Snapshot) -> Snapshot {
         let now = Instant::now();
+        let queue = |name: &str, depth: usize, room: usize| Queue {
+            name: name.to_owned(),
+            depth: depth as u64,
+            room: room as u64,
+        };
+        snapshot.queues = vec![
+            queue("coordinator", self.gauge.depth(), self.gauge.capacity()),
+            queue("parked lease requests", self.parked.len(), MAX_WORKERS),
+        ];
         for parked in &self.parked {
             let worker = snapshot.workers.iter_mut().find(|worker| worker.id == parked.worker);
             let Some(worker) = worker else { continue };

@@ -42,6 +42,8 @@ use grpc::Grpc;
 
 /// The name that the service has in logs and errors.
 const NAME: &str = "coordinator";
+/// What its services are called on the wire.
+const SERVICES: [&str; 2] = ["octet.v1.CoordinatorService", "octet.v1.CoordinatorAdminService"];
 /// How many commands may wait for the actor. Each takes microseconds, but for journal writes.
 const MAILBOX: usize = 1024;
 /// The journal's name in the run directory.
@@ -111,9 +113,10 @@ impl Coordinator {
         let machine = Machine::new(plan, timing, recovered, reward, &mut records)?;
         journal.append(&records)?;
         let (address, inbox) = mailbox(NAME, MAILBOX);
-        let begun = Progress { committed_steps: 0, total_steps, complete: false };
+        let committed_steps = machine.committed().unwrap_or(0);
+        let begun = Progress { committed_steps, total_steps, complete: machine.is_complete() };
         let (publish, progress) = watch::channel(begun);
-        let actor = Actor::new(machine, journal, inbox, publish);
+        let actor = Actor::new(machine, journal, (inbox, address.gauge()), publish);
         let admin = Admin::new(address.clone(), Arc::clone(&examples));
         let grpc = Grpc::new(address.clone(), examples, run_id, timing);
         let demand = Demand::new(join_token, NAME);
@@ -157,7 +160,8 @@ impl Coordinator {
         let admin = InterceptedService::new(admin_server(self.admin), self.demand);
         let router = server(KeepAlive::default()).add_service(runs).add_service(admin);
         let (stop_server, stop_actor) = (shutdown.child_token(), CancellationToken::new());
-        let serving = net::serve(NAME, router, incoming, stop_server.clone(), self.drain);
+        let stop = stop_server.clone();
+        let serving = net::serve_public(NAME, &SERVICES, router, incoming, stop, self.drain);
         let (mut serving, mut acting) =
             (pin!(serving), pin!(self.actor.run(shutdown, stop_actor.clone())));
         tokio::select! {

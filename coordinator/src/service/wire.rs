@@ -8,8 +8,8 @@ use octet_proto::coordinator as proto;
 use octet_proto::{ConfigDigest, GroupIndex, LeaseEpoch, PolicyVersion};
 
 use crate::machine::{
-    Beat, Binding, Grant, LearnerJoin, LearnerReport, LearnerView, LeaseKey, Published, Revision,
-    Snapshot, Sources, Spread, State, Wait, WorkerJoin, WorkerView,
+    Beat, Binding, Grant, LearnerJoin, LearnerReport, LearnerView, LeaseKey, Published, Queue,
+    Revision, Snapshot, Sources, Spread, State, Wait, WorkerJoin, WorkerView,
 };
 
 pub(crate) fn worker_join(request: proto::RegisterWorkerRequest) -> WorkerJoin {
@@ -27,6 +27,7 @@ pub(crate) fn beat(request: proto::HeartbeatRequest) -> Beat {
         leases: lease_keys(request.leases),
         waits: request.waits.into_iter().map(wait).collect(),
         sampled_tokens: request.sampled_tokens,
+        queues: request.queues.into_iter().map(queue).collect(),
     }
 }
 
@@ -59,6 +60,7 @@ pub(crate) fn learner_report(request: proto::ReportProgressRequest) -> LearnerRe
         waits: request.waits.into_iter().map(wait).collect(),
         learned_tokens: request.learned_tokens,
         published: request.published.into_iter().map(published).collect(),
+        queues: request.queues.into_iter().map(queue).collect(),
     }
 }
 
@@ -112,6 +114,7 @@ pub(crate) fn status(snapshot: Snapshot) -> proto::GetStatusResponse {
         reward_bindings: snapshot.rewards.into_iter().map(binding).collect(),
         waits: waits(snapshot.waits),
         weights: snapshot.weights.into_iter().map(spread).collect(),
+        queues: queues(snapshot.queues),
     }
 }
 
@@ -156,6 +159,7 @@ fn worker(view: WorkerView) -> proto::WorkerStatus {
         sampled_tokens: view.sampled_tokens,
         delivered_groups: view.delivered_groups,
         waits: waits(view.waits),
+        queues: queues(view.queues),
         weights_endpoint: view.weights_endpoint,
     }
 }
@@ -167,6 +171,7 @@ fn learner(view: LearnerView) -> proto::LearnerStatus {
         last_seen_ms_ago: millis(view.seen_ago),
         learned_tokens: view.learned_tokens,
         waits: waits(view.waits),
+        queues: queues(view.queues),
     }
 }
 
@@ -187,6 +192,19 @@ fn waits(waits: Vec<Wait>) -> Vec<proto::Wait> {
         deadline_in_ms: millis(wait.deadline_in),
     };
     waits.into_iter().map(message).collect()
+}
+
+fn queue(message: proto::Queue) -> Queue {
+    let proto::Queue { name, depth, room } = message;
+    Queue { name, depth, room }
+}
+
+fn queues(queues: Vec<Queue>) -> Vec<proto::Queue> {
+    let message = |queue: Queue| {
+        let Queue { name, depth, room } = queue;
+        proto::Queue { name, depth, room }
+    };
+    queues.into_iter().map(message).collect()
 }
 
 fn saturated(number: u64) -> u32 {

@@ -268,6 +268,7 @@ fn progress(learner_id: u64, batch: u64, steps: u64, disk: &Shared) -> ReportPro
         spooled_groups: disk.spool.iter().copied().collect(),
         committed_steps: disk.committed,
         waits: Vec::new(),
+        queues: Vec::new(),
         learned_tokens: disk.committed,
         published: Vec::new(),
     }

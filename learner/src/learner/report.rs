@@ -155,6 +155,7 @@ impl Reporter {
             waits: self.board.waits.to_proto(),
             learned_tokens: self.board.totals.borrow().learned_tokens,
             published: self.board.publication.to_proto(),
+            queues: self.board.queues.to_proto(),
         };
         let answer = answer(within, self.client.report_progress(request)).await?;
         session.told.clone_from(inventory.spooled());

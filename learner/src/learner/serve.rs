@@ -27,6 +27,8 @@ use tonic::transport::server::Connected;
 
 /// The name that the learner has in logs and errors.
 const NAME: &str = "learner";
+/// What its services are called on the wire.
+const SERVICES: [&str; 2] = ["octet.v1.LearnerService", "octet.v1.WeightsService"];
 /// How long the writer and the last report may take at a shutdown.
 const SHORT: Duration = Duration::from_secs(15);
 
@@ -56,6 +58,7 @@ impl Learner {
         let demand = Demand::new(JoinToken::new(&config.join_token), NAME);
         let reporter = Reporter::new(config, endpoint, &dialer, Arc::clone(&board))?;
         let (address, inbox) = mailbox("spool", MAILBOX);
+        board.queues.add(address.gauge());
         let writer = Writer { spool, mailbox: inbox, board: Arc::clone(&board) };
         let last = PolicyVersion(recipe.shape.steps.get());
 
@@ -68,7 +71,7 @@ impl Learner {
                 let router = server(KeepAlive::default())
                     .add_service(InterceptedService::new(learner_server(intake), demand.clone()))
                     .add_service(InterceptedService::new(weights_server(weights), demand));
-                net::serve(NAME, router, incoming, stop, patience.drain)
+                net::serve_public(NAME, &SERVICES, router, incoming, stop, patience.drain)
                     .await
                     .map(drop)
                     .map_err(LearnerError::from)

@@ -12,6 +12,7 @@ use octet_proto::StepIndex;
 use octet_runtime::CancellationToken;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tracing::Instrument;
 
 /// Takes steps until the last one is committed, or `stop`.
 pub(super) async fn run(
@@ -29,14 +30,15 @@ pub(super) async fn run(
         let _wait =
             board.waits.enter("update", format!("step {step} is being learned"), patience.step);
         let (pool, stop) = (pool.clone(), stop.clone());
-        let (returned, outcome) = on_thread("octet-learner", move || {
+        let span = tracing::info_span!("step", step = step.get());
+        let stepping = on_thread("octet-learner", move || {
             let outcome = match pool {
                 Some(pool) => pool.install(|| trainer.step(step, waited, &stop)),
                 None => trainer.step(step, waited, &stop),
             };
             (trainer, outcome)
-        })
-        .await?;
+        });
+        let (returned, outcome) = stepping.instrument(span).await?;
         trainer = returned;
         if outcome? == Outcome::Interrupted {
             tracing::info!(%step, "gave up a step, its groups are in the spool");

@@ -5,14 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use octet_proto::RevisionNumber;
 use octet_proto::reward::ScoreRequest;
 use octet_proto::transport::ClientOptions;
 use octet_runtime::CancellationToken;
 use octet_runtime::backoff::Backoff;
-use octet_runtime::mailbox::{Address, Mailbox};
+use octet_runtime::mailbox::{Address, Gauge, Mailbox};
 use octet_runtime::net::Dialer;
+use octet_runtime::queues::QueueGuard;
 use octet_runtime::wait::{WaitGuard, Waits};
 use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant, sleep_until};
@@ -52,6 +54,8 @@ pub(crate) struct Scoring {
     pub limits: Limits,
     pub waits: Waits,
     pub handle: Handle,
+    /// The most questions that can be open.
+    pub room: usize,
 }
 
 /// A revision's book and lines.
@@ -61,6 +65,9 @@ struct Desk {
     lines: Vec<OpenLine>,
     /// Open while questions wait and no replica is there.
     wait: Option<WaitGuard>,
+    /// Questions without an answer, for the status.
+    open: Arc<AtomicUsize>,
+    _queue: QueueGuard,
 }
 
 struct OpenLine {
@@ -153,6 +160,9 @@ impl Running {
                     );
                 }
                 let answered = desk.book.answered(news.replica, id, outcome, Instant::now());
+                if let Some(took) = desk.book.took() {
+                    self.parts.handle.counters.reward_answered(took);
+                }
                 self.act_on(answered).await?;
             }
         }
@@ -214,7 +224,11 @@ impl Running {
         let backoff = Backoff::quick(revision.number.get());
         let book = Book::new(replicas, limits.score_attempts.get(), limits.score, backoff);
         let lines = (0..replicas).map(|replica| self.line(&revision, replica)).collect();
-        Desk { revision, book, lines, wait: None }
+        let open = Arc::new(AtomicUsize::new(0));
+        let (read, name) = (Arc::clone(&open), format!("rewards of revision {}", revision.number));
+        let gauge = Gauge::new(name, self.parts.room, move || read.load(Ordering::Relaxed));
+        let queue = self.parts.handle.queues.enter(gauge);
+        Desk { revision, book, lines, wait: None, open, _queue: queue }
     }
 
     fn line(&mut self, revision: &Arc<Revision>, replica: usize) -> OpenLine {
@@ -267,6 +281,7 @@ impl Desk {
     }
 
     fn note_wait(&mut self, waits: &Waits) {
+        self.open.store(self.book.open(), Ordering::Relaxed);
         let waiting = self.book.open() > 0 && !self.book.has_replica();
         if !waiting {
             self.wait = None;

@@ -28,6 +28,8 @@ pub(super) struct Book {
     waiting: VecDeque<Asked>,
     resting: Vec<(Instant, Asked)>,
     sent: BTreeMap<u64, Sent>,
+    /// How long the last answer took.
+    took: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -74,6 +76,7 @@ impl Book {
             waiting: VecDeque::new(),
             resting: Vec::new(),
             sent: BTreeMap::new(),
+            took: None,
         }
     }
 
@@ -141,6 +144,7 @@ impl Book {
         };
         let up: Vec<bool> = self.room.iter().map(Option::is_some).collect();
         let took = now.saturating_duration_since(since);
+        self.took = Some(took);
         match &outcome {
             // The machine's doing, where another one may do better.
             Err(failure) if failure.retryable => self.health.failed(replica, |r| up[r], now),
@@ -154,6 +158,11 @@ impl Book {
         };
         self.take_from_the_resting();
         answered
+    }
+
+    /// How long the last answer took that counted; told once.
+    pub(super) fn took(&mut self) -> Option<Duration> {
+        self.took.take()
     }
 
     /// Replicas that were taken out or back since the last time that this was asked.

@@ -12,6 +12,7 @@ use futures::FutureExt;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::exit::{Decision, Exit, Failure, RunFailure};
 use super::{Context, Kind, Supervisor};
@@ -87,14 +88,16 @@ impl Running {
         life.restart_at = None;
         let context = Context { stop: stop.clone(), restarts: life.restarts };
         let future = (self.actors[index].start)(context);
-        let task = self.tasks.spawn(async move {
+        let acting = async move {
             match AssertUnwindSafe(future).catch_unwind().await {
                 Ok(Ok(())) if stop.is_cancelled() => Exit::Cancelled,
                 Ok(Ok(())) => Exit::Quit,
                 Ok(Err(failure)) => Exit::Failed(failure),
                 Err(payload) => Exit::panicked(payload.as_ref()),
             }
-        });
+        };
+        // So that every line of an actor says whose it is.
+        let task = self.tasks.spawn(acting.in_current_span());
         self.by_task.insert(task.id(), (index, task));
     }
 

@@ -117,4 +117,6 @@ fn the_time_to_the_last_worker_is_measured_from_the_step_on() {
     assert_eq!((spread.holders, spread.workers), (2, 3));
     assert_eq!(spread.took, Some(Duration::from_millis(330)));
     assert_eq!(spread.published.bytes, 1000);
+    let all = c.machine.snapshot(ms(900)).spreading;
+    assert_eq!((all.versions, all.time, all.bytes), (1, Duration::from_millis(330), 1000));
 }

@@ -60,6 +60,10 @@ async fn store(
 ) -> Result<Spool, LearnerError> {
     let (groups, receipts): (Vec<_>, Vec<_>) =
         deliveries.into_iter().map(|delivery| (delivery.group, delivery.receipt)).unzip();
+    for group in &groups {
+        let (index, worker) = (group.group.get(), group.worker.as_str());
+        tracing::debug!(group = index, worker, version = group.policy_version.get(), "storing");
+    }
     let (spool, indices, stored) = append(spool, groups).await?;
     let stored = match stored {
         Ok(stored) => stored,
