@@ -48,7 +48,7 @@ impl fmt::Display for Wait {
 }
 
 /// A run at one moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
     /// The run.
     pub run_id: String,
@@ -79,7 +79,7 @@ pub struct Snapshot {
 }
 
 /// A worker at one moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct WorkerView {
     /// Its id.
     pub id: WorkerId,
@@ -89,6 +89,10 @@ pub struct WorkerView {
     pub capacity: u64,
     /// How many leases it holds.
     pub leases: u64,
+    /// How many leases it is given at a time.
+    pub allowance: u64,
+    /// What it delivers while it has work, in groups per second; unknown before the first.
+    pub groups_per_second: Option<f64>,
     /// Policy versions that it holds.
     pub versions: Vec<PolicyVersion>,
     /// Where it serves weights; empty when it does not.
@@ -97,7 +101,7 @@ pub struct WorkerView {
     pub seen_ago: Duration,
     /// Tokens sampled since it started.
     pub sampled_tokens: u64,
-    /// Groups that the learner confirmed while this worker alone held them.
+    /// Groups that the learner confirmed by a lease of this worker.
     pub delivered_groups: u64,
     /// What it waits for.
     pub waits: Vec<Wait>,
@@ -128,6 +132,8 @@ impl Machine {
             name: worker.name.clone(),
             capacity: worker.capacity,
             leases: loads.get(id).copied().unwrap_or(0),
+            allowance: worker.allowance(),
+            groups_per_second: worker.meter.delivery_rate(),
             versions: worker.versions.clone(),
             weights_endpoint: worker.weights_endpoint.clone(),
             seen_ago: self.ago(worker.seen),
@@ -159,7 +165,7 @@ impl Machine {
         }
     }
 
-    fn ago(&self, then: Duration) -> Duration {
+    pub(super) fn ago(&self, then: Duration) -> Duration {
         self.now.saturating_sub(then)
     }
 

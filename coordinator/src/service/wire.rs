@@ -59,6 +59,7 @@ pub(crate) fn learner_report(request: proto::ReportProgressRequest) -> LearnerRe
         waits: request.waits.into_iter().map(wait).collect(),
         learned_tokens: request.learned_tokens,
         published: request.published.into_iter().map(published).collect(),
+        delivered: lease_keys(request.delivered),
     }
 }
 
@@ -157,6 +158,8 @@ fn worker(view: WorkerView) -> proto::WorkerStatus {
         delivered_groups: view.delivered_groups,
         waits: waits(view.waits),
         weights_endpoint: view.weights_endpoint,
+        allowance: saturated(view.allowance),
+        groups_per_second: view.groups_per_second.unwrap_or_default(),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::error::LearnerError;
 use octet_proto::GroupIndex;
 use octet_proto::auth::{JoinToken, Line};
 use octet_proto::coordinator::{
-    CoordinatorClient, RegisterLearnerRequest, ReportProgressRequest, coordinator_client,
+    CoordinatorClient, LeaseRef, RegisterLearnerRequest, ReportProgressRequest, coordinator_client,
 };
 use octet_proto::error::{error_kind, is_transport_failure};
 use octet_proto::transport::ClientOptions;
@@ -44,6 +44,8 @@ struct Session {
     heartbeat: Duration,
     /// Groups that the coordinator knows of.
     told: BTreeSet<GroupIndex>,
+    /// Groups of which it knows the lease that they came by.
+    credited: BTreeSet<GroupIndex>,
 }
 
 /// Why a call was not answered.
@@ -137,7 +139,9 @@ impl Reporter {
         tracing::info!(run = answer.run_id, learner = answer.learner_id, "registered");
         let heartbeat = Duration::from_millis(answer.heartbeat_ms.max(1)).min(SLOWEST_HEARTBEAT);
         let told = inventory.spooled().clone();
-        Ok(Session { learner_id: answer.learner_id, heartbeat, told })
+        // The coordinator measures nothing by what was spooled before it knew this learner.
+        let credited = inventory.leases().keys().copied().collect();
+        Ok(Session { learner_id: answer.learner_id, heartbeat, told, credited })
     }
 
     /// Tells what is new; whether the run is complete.
@@ -148,6 +152,8 @@ impl Reporter {
         within: Duration,
     ) -> Result<bool, Unanswered> {
         let news = inventory.spooled().difference(&session.told);
+        let leases = inventory.leases().iter();
+        let leases = leases.filter(|(group, _)| !session.credited.contains(group));
         let request = ReportProgressRequest {
             learner_id: session.learner_id,
             spooled_groups: news.map(|group| group.get()).collect(),
@@ -155,9 +161,13 @@ impl Reporter {
             waits: self.board.waits.to_proto(),
             learned_tokens: self.board.totals.borrow().learned_tokens,
             published: self.board.publication.to_proto(),
+            delivered: leases
+                .map(|(group, lease)| LeaseRef { group: group.get(), epoch: lease.get() })
+                .collect(),
         };
         let answer = answer(within, self.client.report_progress(request)).await?;
         session.told.clone_from(inventory.spooled());
+        session.credited = inventory.leases().keys().copied().collect();
         Ok(answer.run_complete)
     }
 }

@@ -10,6 +10,7 @@ use crate::group::ScoredGroup;
 use crate::spool::{Receipt, Spool, SpoolError, Stored};
 use crate::thread::on_thread;
 use octet_proto::error::with_causes;
+use octet_proto::{GroupIndex, LeaseEpoch};
 use octet_runtime::CancellationToken;
 use octet_runtime::mailbox::Mailbox;
 use std::sync::Arc;
@@ -60,7 +61,7 @@ async fn store(
 ) -> Result<Spool, LearnerError> {
     let (groups, receipts): (Vec<_>, Vec<_>) =
         deliveries.into_iter().map(|delivery| (delivery.group, delivery.receipt)).unzip();
-    let (spool, indices, stored) = append(spool, groups).await?;
+    let (spool, leases, stored) = append(spool, groups).await?;
     let stored = match stored {
         Ok(stored) => stored,
         Err(error) => {
@@ -71,11 +72,11 @@ async fn store(
             return Err(error.into());
         }
     };
-    let durable = indices.iter().zip(&stored).filter(|(_, stored)| stored.is_ok());
-    let durable: Vec<_> = durable.map(|(index, _)| *index).collect();
+    let durable = leases.iter().zip(&stored).filter(|(_, stored)| stored.is_ok());
+    let durable: Vec<_> = durable.map(|(lease, _)| *lease).collect();
     board.inventory.send_if_modified(|inventory| inventory.add(durable));
     let mut impure = None;
-    for ((index, receipt), stored) in indices.into_iter().zip(receipts).zip(stored) {
+    for (((index, _), receipt), stored) in leases.into_iter().zip(receipts).zip(stored) {
         receipt.send(Ok(match stored {
             Ok(stored) => accepted(index.get(), stored == Stored::Duplicate),
             Err(error) => {
@@ -88,12 +89,12 @@ async fn store(
     impure.map_or(Ok(spool), |error| Err(error.into()))
 }
 
-type Appended = (Spool, Vec<octet_proto::GroupIndex>, Result<Vec<Receipt>, SpoolError>);
+type Appended = (Spool, Vec<(GroupIndex, LeaseEpoch)>, Result<Vec<Receipt>, SpoolError>);
 
 async fn append(mut spool: Spool, groups: Vec<ScoredGroup>) -> Result<Appended, LearnerError> {
     on_thread("octet-spool", move || {
         let stored = spool.append(&groups);
-        (spool, groups.iter().map(|group| group.group).collect(), stored)
+        (spool, groups.iter().map(|group| (group.group, group.lease_epoch)).collect(), stored)
     })
     .await
 }
