@@ -36,7 +36,7 @@ use octet_runtime::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tonic::{Request, Response, Status, Streaming, transport::server::Connected};
 
@@ -105,9 +105,26 @@ where
     C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    serve_scorer(incoming, Scorer::new(function, settings, shutdown.clone()), shutdown).await
+}
+
+/// As [`serve_on`], with a scorer that stops at the same `shutdown`.
+///
+/// # Errors
+/// As [`serve_on`].
+pub async fn serve_scorer<S, C, E>(
+    incoming: S,
+    scorer: Scorer,
+    shutdown: CancellationToken,
+) -> Result<Served, NetError>
+where
+    S: Stream<Item = Result<C, E>>,
+    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let settings = scorer.settings;
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<RewardServiceServer<Scorer>>().await;
-    let scorer = Scorer::new(function, settings, shutdown.clone());
     let router =
         server(settings.keep_alive).add_service(health_service).add_service(reward_server(scorer));
     let serving = net::serve(SERVICE, router, incoming, shutdown.clone(), settings.drain);
@@ -131,6 +148,8 @@ pub struct Scorer {
     finished: Arc<AtomicU64>,
     settings: ServiceSettings,
     draining: CancellationToken,
+    /// How long scoring takes in a simulation; outside of one, as long as it takes.
+    simulated: Option<Duration>,
 }
 
 impl Scorer {
@@ -142,7 +161,14 @@ impl Scorer {
     ) -> Self {
         let threads = settings.threads.get().min(Semaphore::MAX_PERMITS);
         let threads = Arc::new(Semaphore::new(threads));
-        Self { function, threads, finished: Arc::default(), settings, draining }
+        Self { function, threads, finished: Arc::default(), settings, draining, simulated: None }
+    }
+
+    /// For simulations, where one thread does everything and time is the test's: scoring a completion
+    /// takes `each` of the runtime's time.
+    #[must_use]
+    pub fn simulated(self, each: Duration) -> Self {
+        Self { simulated: Some(each), ..self }
     }
 
     async fn answer(self, request: ScoreRequest) -> ScoreResponse {
@@ -171,7 +197,7 @@ impl Scorer {
         };
         let permit = self.thread().await?;
         let (function, finished) = (Arc::clone(&self.function), Arc::clone(&self.finished));
-        let scoring = tokio::task::spawn_blocking(move || {
+        let work = move || {
             let example = Example::from_json(&request.example_json)
                 .map_err(|faults| ScoreError::BadExample(faults.to_string()));
             let verdict =
@@ -180,7 +206,12 @@ impl Scorer {
             // Given back when the thread is free, not when its result is no longer waited for.
             drop(permit);
             verdict
-        });
+        };
+        if let Some(each) = self.simulated {
+            sleep(each).await;
+            return work();
+        }
+        let scoring = tokio::task::spawn_blocking(work);
         match timeout(self.settings.score_timeout, scoring).await {
             Ok(Ok(verdict)) => verdict,
             Ok(Err(failed)) => Err(threw(failed.to_string())),

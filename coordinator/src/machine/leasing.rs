@@ -102,8 +102,15 @@ impl Machine {
         records: &mut Vec<Record>,
     ) -> Result<Offer, Refusal> {
         self.tick(now);
-        let worker = self.workers.get_mut(&id).ok_or(Refusal::UnknownWorker { worker: id })?;
-        worker.asked = Some(self.now);
+        let worker = self.workers.get(&id).ok_or(Refusal::UnknownWorker { worker: id })?;
+        if self.is_silent(worker.seen) {
+            // Whoever asked may be gone, and a lease for it would only have to run out.
+            let detail = "no heartbeat of the worker came since it asked".to_owned();
+            return Ok(Offer::Nothing(Wait::new("heartbeat", detail)));
+        }
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.asked = Some(self.now);
+        }
         if self.is_complete() {
             return Ok(Offer::Complete);
         }
@@ -119,17 +126,23 @@ impl Machine {
     /// The groups to give to a worker: open ones, or those of a holder that keeps the run waiting.
     fn pick(&self, id: WorkerId, want: u64) -> Pick {
         let Loads { me, others, idle } = self.loads(id);
-        let room = me.limit.saturating_sub(me.held).min(want);
+        let current = self.ledger.current(&self.plan);
         if me.held >= me.limit {
+            // What another one has lost is not left lying for want of trust.
+            let lost: Vec<GroupIndex> = self.ledger.lost(current).collect();
+            let trusted = Load { limit: me.most.min(2 * me.limit), ..me };
+            if let Share::Groups(count @ 1..) = share(lost.len() as u64, want, trusted, &others) {
+                return Pick::Groups(lost.into_iter().take(count as usize).collect());
+            }
             let Load { held, limit, .. } = me;
             let detail = format!(
                 "the worker holds {held} leases and is given {limit} at a time; with each group that it delivers one more, up to twice its capacity"
             );
             return Pick::Nothing(Wait::new("room", detail));
         }
+        let room = me.limit.saturating_sub(me.held).min(want);
         let helpers = idle + 1;
         // The learner waits for the current step alone: who can help there begins no later one.
-        let current = self.ledger.current(&self.plan);
         if self.ledger.open(current.clone()).next().is_none() {
             let helped = self.helps(id, room, helpers, current);
             if !helped.is_empty() {
@@ -172,6 +185,7 @@ impl Machine {
             let load = Load {
                 held: count,
                 limit: worker.allowance(),
+                most: worker.limit(),
                 speed: worker.meter.speed(),
                 lease_s: worker.meter.expected_s(self.now),
                 at_work: (asks && count < worker.allowance()) || (count > 0 && in_time),
@@ -185,8 +199,7 @@ impl Machine {
         }
         if loads.others.is_empty() {
             // Nobody else would take what it is not given.
-            let limit = self.workers.get(&id).map_or(0, |worker| worker.limit());
-            loads.me.limit = limit;
+            loads.me.limit = loads.me.most;
         }
         loads
     }

@@ -94,6 +94,11 @@ impl Ledger {
         groups(range).filter(|g| !self.spooled.contains(g) && !self.out.contains_key(g))
     }
 
+    /// The open groups of a range that somebody had been given and has not any more, lowest first.
+    pub(crate) fn lost(&self, range: Range<GroupIndex>) -> impl Iterator<Item = GroupIndex> {
+        self.open(range).filter(|group| self.fences.contains_key(group))
+    }
+
     /// How many groups are open.
     pub(crate) fn open_count(&self, plan: &RunPlan) -> u64 {
         let window = self.window(plan);

@@ -11,6 +11,8 @@ pub(crate) struct Load {
     pub held: u64,
     /// How many it is given.
     pub limit: u64,
+    /// How many it may hold at all.
+    pub most: u64,
     /// Groups per second, when measured.
     pub speed: Option<f64>,
     /// Seconds that one lease is expected to take, when measured.
@@ -81,7 +83,7 @@ mod tests {
     use super::*;
 
     fn load(held: u64, limit: u64, speed: Option<f64>) -> Load {
-        Load { held, limit, speed, lease_s: None, at_work: true }
+        Load { held, limit, most: limit, speed, lease_s: None, at_work: true }
     }
 
     fn groups(open: u64, want: u64, me: Load, others: &[Load]) -> u64 {

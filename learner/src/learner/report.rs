@@ -15,7 +15,7 @@ use octet_proto::coordinator::{
 use octet_proto::error::{error_kind, is_transport_failure};
 use octet_proto::transport::ClientOptions;
 use octet_runtime::CancellationToken;
-use octet_runtime::backoff::Backoff;
+use octet_runtime::backoff::{Backoff, seed_of};
 use octet_runtime::net::Dialer;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -74,7 +74,7 @@ impl Reporter {
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), LearnerError> {
         let mut changes = self.board.inventory.subscribe();
         let mut session = None;
-        let mut attempts = Backoff::quick(u64::from(std::process::id())).attempts();
+        let mut attempts = Backoff::quick(seed_of(&self.endpoint)).attempts();
         let mut absent = None;
         loop {
             let stopping = stop.is_cancelled();

@@ -389,9 +389,17 @@ fn the_wait_names_groups_worker_and_deadline() {
     c.report(1300, learner, 0, &[0, 1, 2]).unwrap();
     assert_eq!(wait(&mut c, 1400).name, "commit");
     assert_eq!(wait(&mut c, 1400).since_ago, ms(100));
-    assert_eq!(c.machine.snapshot(ms(9000)).waits[1].name, "learner-silent");
-    c.report(9001, learner, 2, &[]).unwrap();
-    assert!(c.machine.snapshot(ms(9001)).waits.is_empty());
+    assert_eq!(wait(&mut c, 1400).deadline_in, ms(599_900));
+    c.beat(8900, worker, &[]).unwrap();
+    let silent = c.machine.snapshot(ms(9000)).waits;
+    assert_eq!(silent.len(), 2, "the worker is heard of: {silent:?}");
+    assert_eq!((silent[1].name.as_str(), silent[1].since_ago), ("learner-silent", ms(7700)));
+    assert_eq!(silent[1].deadline_in, ms(60_000 - 7700));
+    let silent = c.machine.snapshot(ms(9900)).waits;
+    assert_eq!((silent[2].name.as_str(), silent[2].since_ago), ("worker-silent", ms(1000)));
+    assert!(silent[2].detail.contains("worker w2") && silent[2].deadline_in == ms(9000));
+    c.report(9901, learner, 2, &[]).unwrap();
+    assert!(c.machine.snapshot(ms(9901)).waits.is_empty());
 }
 
 #[test]

@@ -100,6 +100,30 @@ fn a_new_worker_starts_small_whatever_it_says_it_can_do() {
     assert_eq!(c.grants(1000, boaster, 1000).len(), 64 - 2 - 4 - 8 - 16);
 }
 
+#[test]
+fn what_a_dead_worker_held_goes_to_others_at_once_and_not_to_its_own_question() {
+    let mut c = Coordinator::new(plan(1, 6, 0));
+    let workers = [0, 1, 2].map(|_| c.worker(0, 4));
+    for id in workers {
+        assert!(c.grants(0, id, 4).is_empty());
+    }
+    let learner = c.learner(0, 0, &[]);
+    let held = workers.map(|id| c.grants(0, id, 4));
+    assert_eq!(held.each_ref().map(Vec::len), [2, 2, 2], "none is trusted with more yet");
+    for now in [400, 900, 1400, 1900, 2400] {
+        alive(&mut c, now, learner);
+        for (id, held) in workers.iter().zip(&held).skip(1) {
+            c.beat(now, *id, &keys(held)).unwrap();
+        }
+        // The dead one's question is still there; it was last heard of at 0.
+        let offer = c.machine.offer(ms(now), workers[0], 2, &mut c.records).unwrap();
+        assert!(matches!(offer, Offer::Nothing(_)), "at {now}: {offer:?}");
+    }
+    let again: Vec<u64> = [1, 2].iter().flat_map(|at| c.leased(2400, workers[*at], 2)).collect();
+    assert_eq!(again, [0, 1]);
+    c.machine.check().unwrap();
+}
+
 /// A worker that samples as many groups at once as it says, each in the same time.
 struct Scripted {
     id: WorkerId,

@@ -8,12 +8,13 @@ use crate::board::Board;
 use crate::error::LearnerError;
 use crate::group::ScoredGroup;
 use crate::spool::{Receipt, Spool, SpoolError, Stored};
-use crate::thread::on_thread;
+use crate::thread::Place;
 use octet_proto::error::with_causes;
 use octet_proto::{GroupIndex, LeaseEpoch};
 use octet_runtime::CancellationToken;
 use octet_runtime::mailbox::Mailbox;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc::OwnedPermit;
 use tonic::Status;
 
@@ -28,12 +29,13 @@ pub(crate) struct Writer {
     pub spool: Spool,
     pub mailbox: Mailbox<Delivery>,
     pub board: Arc<Board>,
+    pub place: Place,
 }
 
 impl Writer {
     /// Stores until `stop`, and then what was already taken in.
     pub async fn run(self, stop: CancellationToken) -> Result<(), LearnerError> {
-        let Self { mut spool, mut mailbox, board } = self;
+        let Self { mut spool, mut mailbox, board, place } = self;
         loop {
             let first = tokio::select! {
                 () = stop.cancelled() => {
@@ -49,7 +51,7 @@ impl Writer {
             {
                 deliveries.push(next);
             }
-            spool = store(spool, deliveries, &board).await?;
+            spool = store(spool, deliveries, &board, place).await?;
         }
     }
 }
@@ -58,10 +60,11 @@ async fn store(
     spool: Spool,
     deliveries: Vec<Delivery>,
     board: &Board,
+    place: Place,
 ) -> Result<Spool, LearnerError> {
     let (groups, receipts): (Vec<_>, Vec<_>) =
         deliveries.into_iter().map(|delivery| (delivery.group, delivery.receipt)).unzip();
-    let (spool, leases, stored) = append(spool, groups).await?;
+    let (spool, leases, stored) = append(spool, groups, place).await?;
     let stored = match stored {
         Ok(stored) => stored,
         Err(error) => {
@@ -91,10 +94,14 @@ async fn store(
 
 type Appended = (Spool, Vec<(GroupIndex, LeaseEpoch)>, Result<Vec<Receipt>, SpoolError>);
 
-async fn append(mut spool: Spool, groups: Vec<ScoredGroup>) -> Result<Appended, LearnerError> {
-    on_thread("octet-spool", move || {
+async fn append(
+    mut spool: Spool,
+    groups: Vec<ScoredGroup>,
+    place: Place,
+) -> Result<Appended, LearnerError> {
+    let storing = place.run("octet-spool", Duration::ZERO, move || {
         let stored = spool.append(&groups);
         (spool, groups.iter().map(|group| (group.group, group.lease_epoch)).collect(), stored)
-    })
-    .await
+    });
+    storing.await
 }
