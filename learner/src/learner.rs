@@ -17,7 +17,7 @@ use crate::plan::MemoryPlan;
 use crate::service::intake::Rules;
 use crate::spool::Spool;
 use crate::step::trainer::Trainer;
-use crate::thread::on_thread;
+use crate::thread::{Place, on_thread};
 use octet_proto::ConfigDigest;
 use octet_runtime::CancellationToken;
 use octet_runtime::net::{Dialer, Listener};
@@ -81,6 +81,9 @@ pub struct Learner {
     spool: Spool,
     board: Arc<Board>,
     pool: Option<Arc<rayon::ThreadPool>>,
+    place: Place,
+    /// How long a step takes in a simulation.
+    simulated: Duration,
 }
 
 /// How a learner ended.
@@ -114,6 +117,13 @@ impl Learner {
     /// For the process that the learner runs in.
     pub fn handle(&self) -> Handle {
         Handle::new(Arc::clone(&self.board))
+    }
+
+    /// For simulations, where one thread does everything and time is the test's: a step takes `step` of
+    /// the runtime's time, and the spool none.
+    #[must_use]
+    pub fn simulated(self, step: Duration) -> Self {
+        Self { place: Place::Here, simulated: step, ..self }
     }
 
     /// The memory that its steps take.

@@ -1,10 +1,40 @@
 //! Work that blocks, on operating system threads of its own.
 //!
-//! Invariant: the runtime's threads never compute and never wait for a disk; a panic of the work is an
-//! error with its name, not a silence.
+//! Invariant: outside of simulations the runtime's threads never compute and never wait for a disk; a
+//! panic of the work is an error with its name, not a silence.
 
 use crate::error::LearnerError;
+use std::time::Duration;
 use tokio::sync::oneshot;
+
+/// Where work is done that blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// On a new thread.
+    #[default]
+    Thread,
+    /// Where it is asked for. In a simulation one thread does everything, and time is the test's: work
+    /// takes none by itself.
+    Here,
+}
+
+impl Place {
+    /// Does `work`, under that name. In a simulation it takes `simulated` of the runtime's time.
+    pub async fn run<T: Send + 'static>(
+        self,
+        name: &'static str,
+        simulated: Duration,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, LearnerError> {
+        match self {
+            Self::Thread => on_thread(name, work).await,
+            Self::Here => {
+                tokio::time::sleep(simulated).await;
+                Ok(work())
+            }
+        }
+    }
+}
 
 /// Runs `work` on a new, named thread, in the span of whoever asks. Dropping the future does not end the work.
 pub(crate) async fn on_thread<T: Send + 'static>(

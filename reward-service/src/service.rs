@@ -36,7 +36,7 @@ use octet_runtime::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tonic::{Request, Response, Status, Streaming, transport::server::Connected};
 
@@ -105,7 +105,7 @@ pub async fn serve_metered(
     let address = listener.address();
     tracing::info!(%address, reward = function.name(), digest = function.digest(), "serving rewards");
     let scorer = Scorer { meter, ..Scorer::new(function, settings, shutdown.clone()) };
-    run(listener.incoming(), scorer, shutdown).await
+    serve_scorer(listener.incoming(), scorer, shutdown).await
 }
 
 /// Serves one reward function, with the standard gRPC health service beside it, on any stream of
@@ -124,10 +124,14 @@ where
     C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    run(incoming, Scorer::new(function, settings, shutdown.clone()), shutdown).await
+    serve_scorer(incoming, Scorer::new(function, settings, shutdown.clone()), shutdown).await
 }
 
-async fn run<S, C, E>(
+/// As [`serve_on`], with a scorer that stops at the same `shutdown`.
+///
+/// # Errors
+/// As [`serve_on`].
+pub async fn serve_scorer<S, C, E>(
     incoming: S,
     scorer: Scorer,
     shutdown: CancellationToken,
@@ -152,6 +156,8 @@ pub struct Scorer {
     settings: ServiceSettings,
     draining: CancellationToken,
     meter: Meter,
+    /// How long scoring takes in a simulation; outside of one, as long as it takes.
+    simulated: Option<Duration>,
 }
 
 impl Scorer {
@@ -164,7 +170,14 @@ impl Scorer {
         let threads = settings.threads.get().min(Semaphore::MAX_PERMITS);
         let threads = Arc::new(Semaphore::new(threads));
         let (finished, meter) = (Arc::default(), Meter::default());
-        Self { function, threads, finished, settings, draining, meter }
+        Self { function, threads, finished, settings, draining, meter, simulated: None }
+    }
+
+    /// For simulations, where one thread does everything and time is the test's: scoring a completion
+    /// takes `each` of the runtime's time.
+    #[must_use]
+    pub fn simulated(self, each: Duration) -> Self {
+        Self { simulated: Some(each), ..self }
     }
 
     async fn answer(self, request: ScoreRequest) -> ScoreResponse {
@@ -196,7 +209,7 @@ impl Scorer {
         };
         let permit = self.thread().await?;
         let (function, finished) = (Arc::clone(&self.function), Arc::clone(&self.finished));
-        let scoring = tokio::task::spawn_blocking(move || {
+        let work = move || {
             let example = Example::from_json(&request.example_json)
                 .map_err(|faults| ScoreError::BadExample(faults.to_string()));
             let verdict =
@@ -205,7 +218,12 @@ impl Scorer {
             // Given back when the thread is free, not when its result is no longer waited for.
             drop(permit);
             verdict
-        });
+        };
+        if let Some(each) = self.simulated {
+            sleep(each).await;
+            return work();
+        }
+        let scoring = tokio::task::spawn_blocking(work);
         match timeout(self.settings.score_timeout, scoring).await {
             Ok(Ok(verdict)) => verdict,
             Ok(Err(failed)) => Err(threw(failed.to_string())),

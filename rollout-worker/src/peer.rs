@@ -22,6 +22,8 @@ pub(crate) struct Peers {
     pub dialer: Dialer,
     pub options: ClientOptions,
     pub token: JoinToken,
+    /// Keys the pauses of this node, so that nodes do not return all at once.
+    pub seed: u64,
 }
 
 /// Where the learner is, as the coordinator says.
@@ -43,6 +45,11 @@ impl Peers {
 impl Learner {
     pub(crate) fn new(peers: Peers, address: watch::Receiver<String>, waits: Waits) -> Self {
         Self { peers, address, waits, open: None }
+    }
+
+    /// Keys the pauses of this node.
+    pub(crate) fn seed(&self) -> u64 {
+        self.peers.seed
     }
 
     /// Its address now; empty while there is none.

@@ -18,6 +18,7 @@ use octet_proto::coordinator::coordinator_client;
 use octet_proto::transport::{self, KeepAlive};
 use octet_proto::weights::weights_server;
 use octet_runtime::CancellationToken;
+use octet_runtime::backoff::seed_of;
 use octet_runtime::mailbox::mailbox;
 use octet_runtime::net::{self, Dialer, NetError, Served};
 use octet_runtime::supervise::{Context, Kind, Supervisor};
@@ -59,6 +60,8 @@ pub struct Worker {
     handle: Handle,
     shelf: Shelf,
     server: Option<Server>,
+    /// How long a decoding step takes, in a simulation.
+    simulated: Option<Duration>,
 }
 
 /// Serves a router until it is stopped, wherever its connections come from.
@@ -92,7 +95,8 @@ impl Worker {
     pub fn new(config: Config, dialer: Dialer) -> Result<Self, WorkerError> {
         config.check()?;
         let handle = Handle::new(Waits::new());
-        Ok(Self { config: Arc::new(config), dialer, handle, shelf: Shelf::default(), server: None })
+        let (config, shelf) = (Arc::new(config), Shelf::default());
+        Ok(Self { config, dialer, handle, shelf, server: None, simulated: None })
     }
 
     /// Serves the versions that the worker holds on the connections of `incoming`, which others reach
@@ -115,6 +119,13 @@ impl Worker {
         self
     }
 
+    /// For simulations, where one thread does everything and time is the test's: the engine computes
+    /// on it, and each decoding step takes `step` of the runtime's time.
+    #[must_use]
+    pub fn simulated(self, step: Duration) -> Self {
+        Self { simulated: Some(step), ..self }
+    }
+
     /// Reads the worker's progress while it runs.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
@@ -131,14 +142,14 @@ impl Worker {
     /// # Errors
     /// What does not pass by waiting; see [`WorkerError`].
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), WorkerError> {
-        let (policy, local) = load(&self.config).await?;
+        let (policy, local) = load(&self.config, self.simulated.is_some()).await?;
         self.handle.counters.set_parameters(policy.model.params().count());
         let supervisor = self.supervisor(policy, local)?;
         Ok(supervisor.run(shutdown).await?)
     }
 
     fn supervisor(self, policy: Policy, local: Local) -> Result<Supervisor, WorkerError> {
-        let Self { config, dialer, handle, shelf, server } = self;
+        let Self { config, dialer, handle, shelf, server, simulated } = self;
         let waits = handle.waits.clone();
         let completions = config.completions_under_way();
         let groups = 2 * config.capacity.get() as usize;
@@ -171,7 +182,9 @@ impl Worker {
             dialer: Arc::clone(&dialer),
             options: config.client.clone(),
             token: token.clone(),
+            seed: seed_of(&config.name),
         };
+        let seed = peers.seed;
         let learner = Learner::new(peers.clone(), address, waits.clone());
         let sampling = config.sampling.with_stop_tokens(policy.stop_tokens());
 
@@ -211,8 +224,10 @@ impl Worker {
             inbox: engine_inbox,
             events: events.clone(),
             handle: handle.clone(),
+            simulated,
         };
         let scoring = Scoring {
+            seed,
             inbox: scoring_inbox,
             events: events.clone(),
             dialer,
@@ -239,6 +254,7 @@ impl Worker {
             dtype: config.dtype,
             device: config.device.clone(),
             local: Arc::new(local),
+            simulated: simulated.is_some(),
         };
         let serving_handle = fetcher.handle.clone();
         let librarian = Librarian { fetcher, shelf: shelf.clone(), inbox: librarian_inbox, events };
@@ -335,14 +351,18 @@ impl Once {
 }
 
 /// The policy, and its weights as those that need not be fetched.
-async fn load(config: &Config) -> Result<(Policy, Local), WorkerError> {
+async fn load(config: &Config, simulated: bool) -> Result<(Policy, Local), WorkerError> {
     let (directory, dtype, device) = (config.model.clone(), config.dtype, config.device.clone());
-    let loading = tokio::task::spawn_blocking(move || {
+    let load = move || {
         let policy = Policy::load(&directory, dtype, &device)?;
         let model: Model = policy.model.clone();
         let digest = model.params().digest()?;
         Ok((policy, Local { model, digest }))
-    });
-    let loaded = loading.await.map_err(|lost| WorkerError::lost("loading the policy", &lost))?;
+    };
+    let loaded = match simulated {
+        true => Ok(load()),
+        false => tokio::task::spawn_blocking(load).await,
+    };
+    let loaded = loaded.map_err(|lost| WorkerError::lost("loading the policy", &lost))?;
     loaded.map_err(WorkerError::Policy)
 }

@@ -16,10 +16,22 @@ pub struct Backoff {
     pub seed: u64,
 }
 
+/// A seed for the pauses of the node of that name.
+pub fn seed_of(name: &str) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = *blake3::hash(name.as_bytes()).as_bytes();
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}
+
 impl Backoff {
     /// From 50 ms up to 2 s: quick enough that a peer which is back is found again at once.
     pub const fn quick(seed: u64) -> Self {
         Self { first: Duration::from_millis(50), most: Duration::from_secs(2), seed }
+    }
+
+    /// From 50 ms up to 800 ms: for peers without which nothing moves, and which a short pause does not
+    /// overload.
+    pub const fn brisk(seed: u64) -> Self {
+        Self { most: Duration::from_millis(800), ..Self::quick(seed) }
     }
 
     /// The pause after failed attempt `attempt`, counted from 0.

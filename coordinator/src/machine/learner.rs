@@ -3,11 +3,13 @@
 //! Invariants: one learner counts at a time, the one that registered last; within its life reports
 //! only add, so a late or doubled one is harmless; a registration replaces all that was believed.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use octet_proto::{ConfigDigest, GroupIndex, StepIndex};
+use octet_proto::{ConfigDigest, GroupIndex, LeaseEpoch, StepIndex};
 
 use super::ids::LearnerId;
+use super::leasing::LeaseKey;
 use super::ledger::{Ended, groups};
 use super::record::Record;
 use super::refusal::Refusal;
@@ -56,6 +58,8 @@ pub struct LearnerReport {
     pub learned_tokens: u64,
     /// How full its queues are.
     pub queues: Vec<Queue>,
+    /// By which leases the groups came that are new in the spool.
+    pub delivered: Vec<LeaseKey>,
 }
 
 impl Machine {
@@ -78,6 +82,7 @@ impl Machine {
         }
         // How long these leases took says nothing: the learner was away.
         self.ledger.follow(&self.plan, join.committed, &join.spooled);
+        self.ledger.begin_anew(self.now);
         self.learner = Some(Learner {
             id,
             endpoint: join.endpoint,
@@ -111,7 +116,7 @@ impl Machine {
         learner.queues = status::bounded_queues(report.queues);
         let before = self.stage();
         let ended = self.ledger.advance(&self.plan, report.committed, &report.spooled);
-        self.credit(ended);
+        self.credit(ended, &report.delivered);
         self.publish(report.published);
         if self.stage() != before {
             self.waiting_since = self.now;
@@ -119,15 +124,25 @@ impl Machine {
         Ok(self.is_complete())
     }
 
-    /// Measures the workers by what the learner confirmed. A group with two holders is nobody's: the
-    /// report does not say who delivered it.
-    fn credit(&mut self, ended: Ended) {
-        for (_, holders) in ended {
-            let [holder] = holders.as_slice() else { continue };
-            let Some(worker) = self.workers.get_mut(&holder.worker) else { continue };
-            worker.delivered += 1;
-            if !holder.adopted {
-                worker.meter.finished(holder.since, self.now);
+    /// Measures the workers by what the learner confirmed, and by whose lease it says that it came.
+    /// Without that word a group with several holders is nobody's.
+    fn credit(&mut self, ended: Ended, delivered: &[LeaseKey]) {
+        let by: BTreeMap<GroupIndex, LeaseEpoch> =
+            delivered.iter().map(|lease| (lease.group, lease.epoch)).collect();
+        for (group, holders) in ended {
+            let first = match (by.get(&group), holders.as_slice()) {
+                (Some(epoch), holders) => holders.iter().find(|held| held.epoch == *epoch),
+                (None, [alone]) => Some(alone),
+                (None, _) => None,
+            };
+            let Some(first) = first.cloned() else { continue };
+            for held in holders {
+                let Some(worker) = self.workers.get_mut(&held.worker) else { continue };
+                if held.epoch == first.epoch {
+                    worker.delivered((!held.adopted).then_some(held.since), self.now);
+                } else if held.since < first.since {
+                    worker.overtaken(held.since, self.now);
+                }
             }
         }
     }

@@ -1,23 +1,20 @@
 //! Which groups a worker is given.
 //!
 //! Invariants: only groups of steps that the lag allows, lowest first, each with the version and the
-//! reward revision of its step; an open group goes before a second lease of one that is out.
-//!
-//! A second lease is for a step that waits for a slow worker. Both leases are valid to their end: a
-//! group sampled twice is the same group to the bit, the learner takes the first delivery, and the
-//! other holder learns at its next heartbeat that it may stop. Fencing the first holder instead would
-//! throw its work away, and a helper that dies would then cost the step more than the slow worker.
+//! reward revision of its step; an open group of the step that the learner waits for goes before
+//! anything else, and a second lease of such a group before the groups of later steps.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use octet_proto::{GroupIndex, LeaseEpoch, PolicyVersion, StepIndex, WorkerId};
 
 use super::Machine;
-use super::ledger::{Holder, MAX_HOLDERS};
+use super::ledger::Holder;
 use super::record::Record;
 use super::refusal::Refusal;
 use super::revisions::Revision;
-use super::share::{Load, share};
+use super::share::{Load, Share, share};
 use super::status::Wait;
 use super::weights::Sources;
 
@@ -65,6 +62,22 @@ pub enum Offer {
     Nothing(Wait),
 }
 
+/// What a worker is to be given.
+enum Pick {
+    /// At least one.
+    Groups(Vec<GroupIndex>),
+    Nothing(Wait),
+}
+
+/// A worker and those beside it.
+struct Loads {
+    me: Load,
+    /// Those that hold leases or ask for some.
+    others: Vec<Load>,
+    /// How many of them hold none.
+    idle: u64,
+}
+
 impl Machine {
     /// Answers a worker that asks for at most `want` groups.
     pub fn lease(
@@ -89,68 +102,106 @@ impl Machine {
         records: &mut Vec<Record>,
     ) -> Result<Offer, Refusal> {
         self.tick(now);
-        let worker = self.workers.get_mut(&id).ok_or(Refusal::UnknownWorker { worker: id })?;
-        worker.asked = Some(self.now);
-        let limit = worker.limit();
+        let worker = self.workers.get(&id).ok_or(Refusal::UnknownWorker { worker: id })?;
+        if self.is_silent(worker.seen) {
+            // Whoever asked may be gone, and a lease for it would only have to run out.
+            let detail = "no heartbeat of the worker came since it asked".to_owned();
+            return Ok(Offer::Nothing(Wait::new("heartbeat", detail)));
+        }
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.asked = Some(self.now);
+        }
         if self.is_complete() {
             return Ok(Offer::Complete);
         }
-        let picked = self.pick(id, want);
-        if picked.is_empty() {
-            let held = self.ledger.load(id);
-            return Ok(Offer::Nothing(if held >= limit {
-                Wait::new("room", format!("the worker holds {held} leases and may hold {limit}"))
-            } else {
-                self.run_wait()
-            }));
-        }
+        let picked = match self.pick(id, want) {
+            Pick::Groups(groups) => groups,
+            Pick::Nothing(why) => return Ok(Offer::Nothing(why)),
+        };
         let grants = picked.into_iter().filter_map(|group| self.grant(id, group, records));
         let leases = grants.collect();
         Ok(Offer::Grants(Grants { leases, sources: self.sources(id) }))
     }
 
-    /// The groups to give to a worker: open ones, else those of a holder that is slow.
-    fn pick(&self, id: WorkerId, want: u64) -> Vec<GroupIndex> {
-        let loads = self.ledger.loads();
-        let load_of = |id: &WorkerId| loads.get(id).copied().unwrap_or(0);
-        let recently = self.now.saturating_sub(self.timing.heartbeat);
-        let mut me = Load { held: 0, limit: 0, speed: None };
-        let mut others = Vec::new();
-        for (other, worker) in &self.workers {
-            let held = load_of(other);
-            let load = Load { held, limit: worker.limit(), speed: worker.meter.speed() };
-            if *other == id {
-                me = load;
-            } else if held > 0 || worker.asked.is_some_and(|asked| asked >= recently) {
-                others.push(load);
+    /// The groups to give to a worker: open ones, or those of a holder that keeps the run waiting.
+    fn pick(&self, id: WorkerId, want: u64) -> Pick {
+        let Loads { me, others, idle } = self.loads(id);
+        let current = self.ledger.current(&self.plan);
+        if me.held >= me.limit {
+            // What another one has lost is not left lying for want of trust.
+            let lost: Vec<GroupIndex> = self.ledger.lost(current).collect();
+            let trusted = Load { limit: me.most.min(2 * me.limit), ..me };
+            if let Share::Groups(count @ 1..) = share(lost.len() as u64, want, trusted, &others) {
+                return Pick::Groups(lost.into_iter().take(count as usize).collect());
+            }
+            let Load { held, limit, .. } = me;
+            let detail = format!(
+                "the worker holds {held} leases and is given {limit} at a time; with each group that it delivers one more, up to twice its capacity"
+            );
+            return Pick::Nothing(Wait::new("room", detail));
+        }
+        let room = me.limit.saturating_sub(me.held).min(want);
+        let helpers = idle + 1;
+        // The learner waits for the current step alone: who can help there begins no later one.
+        if self.ledger.open(current.clone()).next().is_none() {
+            let helped = self.helps(id, room, helpers, current);
+            if !helped.is_empty() {
+                return Pick::Groups(helped);
             }
         }
+        let window = self.ledger.window(&self.plan);
         let open = self.ledger.open_count(&self.plan);
-        if open > 0 {
-            let count = share(open, want, me, &others);
-            return self.ledger.open(&self.plan).take(count as usize).collect();
-        }
-        // Only the idle help: who holds nothing does not hold the group either.
-        if me.held > 0 {
-            return Vec::new();
-        }
-        let room = want.min(me.limit) as usize;
-        let patience = self.patience(id);
-        let slow = |held: &Holder| self.now.saturating_sub(held.since) >= patience;
-        let lent = self.ledger.out().filter(|(group, holders)| {
-            self.ledger.window(&self.plan).contains(group)
-                && holders.len() < MAX_HOLDERS
-                && holders.iter().all(slow)
-        });
-        lent.map(|(group, _)| group).take(room).collect()
+        let groups: Vec<GroupIndex> = if open > 0 {
+            match share(open, room, me, &others) {
+                Share::Groups(count) => self.ledger.open(window).take(count as usize).collect(),
+                Share::TooSlow { alone_s, others_s } => {
+                    let detail = format!(
+                        "the other workers sample all {open} open groups in {others_s:.1} s, and this one takes {alone_s:.1} s for one; it is tried again in a while"
+                    );
+                    return Pick::Nothing(Wait::new("quicker workers", detail));
+                }
+            }
+        } else {
+            self.helps(id, room, helpers, window)
+        };
+        if groups.is_empty() { Pick::Nothing(self.run_wait()) } else { Pick::Groups(groups) }
     }
 
-    /// How old a lease is before an idle worker may have its group too: twice what the idle worker
-    /// itself takes, so that it can expect to be first, and at least two heartbeats.
-    fn patience(&self, id: WorkerId) -> Duration {
-        let own = self.workers.get(&id).and_then(|worker| worker.meter.usual());
-        let usual = own.unwrap_or(self.timing.lease);
-        usual.saturating_mul(2).max(self.timing.heartbeat.saturating_mul(2))
+    /// A worker and those beside it, as the division of the work sees them.
+    fn loads(&self, id: WorkerId) -> Loads {
+        let mut held: BTreeMap<WorkerId, (u64, Duration)> = BTreeMap::new();
+        for holder in self.ledger.out().flat_map(|(_, holders)| holders) {
+            let (count, oldest) = held.entry(holder.worker).or_insert((0, holder.since));
+            *count += 1;
+            *oldest = holder.since.min(*oldest);
+        }
+        let recently = self.now.saturating_sub(self.timing.heartbeat);
+        let quickest = self.quickest();
+        let mut loads = Loads { me: Load::default(), others: Vec::new(), idle: 0 };
+        for (other, worker) in &self.workers {
+            let (count, oldest) = held.get(other).copied().unwrap_or((0, self.now));
+            let asks = worker.asked.is_some_and(|asked| asked >= recently);
+            let in_time = self.ago(oldest) < self.pace(*other, quickest).late;
+            let load = Load {
+                held: count,
+                limit: worker.allowance(),
+                most: worker.limit(),
+                speed: worker.meter.speed(),
+                lease_s: worker.meter.expected_s(self.now),
+                at_work: (asks && count < worker.allowance()) || (count > 0 && in_time),
+            };
+            if *other == id {
+                loads.me = load;
+            } else if count > 0 || asks {
+                loads.idle += u64::from(count == 0);
+                loads.others.push(load);
+            }
+        }
+        if loads.others.is_empty() {
+            // Nobody else would take what it is not given.
+            loads.me.limit = loads.me.most;
+        }
+        loads
     }
 
     fn grant(

@@ -13,8 +13,9 @@ use octet_proto::{GroupIndex, LeaseEpoch, StepIndex, WorkerId};
 
 use crate::plan::RunPlan;
 
-/// The most leases of one group that may be out: the first, and one for an idle worker.
-pub const MAX_HOLDERS: usize = 2;
+/// The most leases of one group that may be out: the first, and those of workers that help when all
+/// earlier ones are late.
+pub const MAX_HOLDERS: usize = 4;
 
 /// One lease, as its holder has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +24,8 @@ pub(crate) struct Holder {
     pub epoch: LeaseEpoch,
     pub since: Duration,
     pub deadline: Duration,
-    /// Taken up again from a heartbeat: `since` is not when the work began.
+    /// `since` is not when the work began: the lease was taken up again from a heartbeat, or the
+    /// learner was away.
     pub adopted: bool,
 }
 
@@ -78,9 +80,23 @@ impl Ledger {
         plan.groups_allowed(self.committed.unwrap_or(plan.steps.get()))
     }
 
-    /// The open groups, lowest first.
-    pub(crate) fn open<'a>(&'a self, plan: &RunPlan) -> impl Iterator<Item = GroupIndex> + use<'a> {
-        groups(self.window(plan)).filter(|g| !self.spooled.contains(g) && !self.out.contains_key(g))
+    /// The groups of the step that the learner takes next.
+    pub(crate) fn current(&self, plan: &RunPlan) -> Range<GroupIndex> {
+        let window = self.window(plan);
+        match self.committed {
+            Some(committed) if !window.is_empty() => plan.groups_of(StepIndex(committed)),
+            _ => window,
+        }
+    }
+
+    /// The open groups of a range, lowest first.
+    pub(crate) fn open(&self, range: Range<GroupIndex>) -> impl Iterator<Item = GroupIndex> {
+        groups(range).filter(|g| !self.spooled.contains(g) && !self.out.contains_key(g))
+    }
+
+    /// The open groups of a range that somebody had been given and has not any more, lowest first.
+    pub(crate) fn lost(&self, range: Range<GroupIndex>) -> impl Iterator<Item = GroupIndex> {
+        self.open(range).filter(|group| self.fences.contains_key(group))
     }
 
     /// How many groups are open.
@@ -104,6 +120,14 @@ impl Ledger {
     /// The leased groups with their leases, lowest first.
     pub(crate) fn out(&self) -> impl Iterator<Item = (GroupIndex, &[Holder])> {
         self.out.iter().map(|(group, out)| (*group, out.holders.as_slice()))
+    }
+
+    /// The leased groups of a range with their leases, lowest first.
+    pub(crate) fn out_of(
+        &self,
+        range: Range<GroupIndex>,
+    ) -> impl Iterator<Item = (GroupIndex, &[Holder])> {
+        self.out.range(range).map(|(group, out)| (*group, out.holders.as_slice()))
     }
 
     /// The leases of a group that is out.
@@ -200,16 +224,22 @@ impl Ledger {
         released
     }
 
-    /// Ends every lease that `ends` names, and tells how many those were.
-    pub(crate) fn end_where(&mut self, ends: impl Fn(&Holder) -> bool) -> usize {
-        let mut ended = 0;
+    /// Ends every lease that `ends` names, and tells whose those were.
+    pub(crate) fn end_where(&mut self, ends: impl Fn(&Holder) -> bool) -> Vec<WorkerId> {
+        let mut ended = Vec::new();
         self.out.retain(|_, out| {
-            let before = out.holders.len();
-            out.holders.retain(|held| !ends(held));
-            ended += before - out.holders.len();
+            ended.extend(out.holders.extract_if(.., |held| ends(held)).map(|held| held.worker));
             !out.holders.is_empty()
         });
         ended
+    }
+
+    /// Counts the time of every lease anew: what it took until now says nothing of its holder.
+    pub(crate) fn begin_anew(&mut self, now: Duration) {
+        for held in self.out.values_mut().flat_map(|out| &mut out.holders) {
+            held.since = now;
+            held.adopted = true;
+        }
     }
 
     /// Adds what the learner reports on top of what is known: reports may be late, lost or doubled,

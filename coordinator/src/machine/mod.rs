@@ -8,6 +8,7 @@
 //! it, and a step when the learner says that it is committed. Of workers it believes nothing that
 //! matters: a lease has a deadline, and a group that nobody holds is open again.
 
+mod helping;
 mod ids;
 mod invariants;
 mod learner;
@@ -115,8 +116,13 @@ impl Machine {
         let ended = self
             .ledger
             .end_where(|held| held.deadline <= now || !workers.contains_key(&held.worker));
-        if ended > 0 {
-            tracing::info!(leases = ended, "open groups whose leases ran out");
+        if !ended.is_empty() {
+            tracing::info!(leases = ended.len(), "open groups whose leases ran out");
+        }
+        for id in ended {
+            if let Some(worker) = self.workers.get_mut(&id) {
+                worker.lapsed();
+            }
         }
     }
 

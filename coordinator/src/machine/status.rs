@@ -20,6 +20,10 @@ const MAX_WAITS: usize = 64;
 const MAX_TEXT: usize = 512;
 /// How many groups a wait names before it only counts them.
 const NAMED: usize = 8;
+/// How long a learner, or a worker for open groups, may be missing until a person should look.
+const USUAL: Duration = Duration::from_secs(60);
+/// How long the learner may take for a step until a person should look.
+const USUAL_STEP: Duration = Duration::from_secs(600);
 
 /// Something that a node or the run waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +34,8 @@ pub struct Wait {
     pub detail: String,
     /// For how long it has been so.
     pub since_ago: Duration,
-    /// When the wait is given up or something else happens; zero when that time has passed.
+    /// When the wait is given up, something else happens, or a person should look; zero when that time
+    /// has passed.
     pub deadline_in: Duration,
 }
 
@@ -59,7 +64,7 @@ pub struct Queue {
 }
 
 /// A run at one moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
     /// The run.
     pub run_id: String,
@@ -94,7 +99,7 @@ pub struct Snapshot {
 }
 
 /// A worker at one moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct WorkerView {
     /// Its id.
     pub id: WorkerId,
@@ -104,6 +109,10 @@ pub struct WorkerView {
     pub capacity: u64,
     /// How many leases it holds.
     pub leases: u64,
+    /// How many leases it is given at a time.
+    pub allowance: u64,
+    /// What it delivers while it has work, in groups per second; unknown before the first.
+    pub groups_per_second: Option<f64>,
     /// Policy versions that it holds.
     pub versions: Vec<PolicyVersion>,
     /// Where it serves weights; empty when it does not.
@@ -112,7 +121,7 @@ pub struct WorkerView {
     pub seen_ago: Duration,
     /// Tokens sampled since it started.
     pub sampled_tokens: u64,
-    /// Groups that the learner confirmed while this worker alone held them.
+    /// Groups that the learner confirmed by a lease of this worker.
     pub delivered_groups: u64,
     /// What it waits for.
     pub waits: Vec<Wait>,
@@ -147,6 +156,8 @@ impl Machine {
             name: worker.name.clone(),
             capacity: worker.capacity,
             leases: loads.get(id).copied().unwrap_or(0),
+            allowance: worker.allowance(),
+            groups_per_second: worker.meter.delivery_rate(),
             versions: worker.versions.clone(),
             weights_endpoint: worker.weights_endpoint.clone(),
             seen_ago: self.ago(worker.seen),
@@ -182,7 +193,7 @@ impl Machine {
         }
     }
 
-    fn ago(&self, then: Duration) -> Duration {
+    pub(super) fn ago(&self, then: Duration) -> Duration {
         self.now.saturating_sub(then)
     }
 
@@ -191,20 +202,50 @@ impl Machine {
         if self.is_complete() {
             return Vec::new();
         }
-        let silent = self.learner.as_ref().filter(|l| self.ago(l.seen) >= self.timing.lease);
-        let silent = silent.map(|learner| Wait {
-            since_ago: self.ago(learner.seen),
-            ..Wait::new("learner-silent", format!("no report from {}", learner.endpoint))
-        });
-        std::iter::once(self.run_wait()).chain(silent).collect()
+        std::iter::once(self.run_wait()).chain(self.silent_learner()).chain(self.silent()).collect()
+    }
+
+    /// Nodes report every heartbeat; one of which two were missed is silent.
+    pub(super) fn is_silent(&self, seen: Duration) -> bool {
+        self.ago(seen) >= self.timing.heartbeat.saturating_mul(2)
+    }
+
+    fn silent_learner(&self) -> Option<Wait> {
+        let learner = self.learner.as_ref().filter(|learner| self.is_silent(learner.seen))?;
+        let detail = format!(
+            "no report from the learner at {}: it is down, or cannot reach the coordinator",
+            learner.endpoint
+        );
+        Some(self.wait("learner-silent", detail, learner.seen, USUAL))
+    }
+
+    fn silent(&self) -> impl Iterator<Item = Wait> {
+        let loads = self.ledger.loads();
+        let silent = self.workers.iter().filter(|(_, worker)| self.is_silent(worker.seen));
+        silent.take(MAX_WAITS).map(move |(id, worker)| {
+            let detail = format!(
+                "no heartbeat from worker {}: it is down, or cannot reach the coordinator; it holds {} leases, and is forgotten after {:?}",
+                worker.name,
+                loads.get(id).copied().unwrap_or(0),
+                self.timing.silence
+            );
+            self.wait("worker-silent", detail, worker.seen, self.timing.silence)
+        })
+    }
+
+    /// A wait since a moment, for a time that is usual or after which it ends.
+    fn wait(&self, name: &str, detail: String, since: Duration, within: Duration) -> Wait {
+        let since_ago = self.ago(since);
+        let deadline_in = within.saturating_sub(since_ago);
+        Wait { since_ago, deadline_in, ..Wait::new(name, detail) }
     }
 
     /// What keeps the run from its next step.
     pub(crate) fn run_wait(&self) -> Wait {
-        let since_ago = self.ago(self.waiting_since);
+        let since = self.waiting_since;
         let Some(committed) = self.committed() else {
             let detail = "no learner has registered, so it is not known which step comes next";
-            return Wait { since_ago, ..Wait::new("learner", detail.into()) };
+            return self.wait("learner", detail.into(), since, USUAL);
         };
         let step = StepIndex(committed);
         let (mut open, mut out) = (Vec::new(), Vec::new());
@@ -222,7 +263,7 @@ impl Machine {
         }
         if open.is_empty() && out.is_empty() {
             let detail = format!("step {step} has all its groups and is not committed yet");
-            return Wait { since_ago, ..Wait::new("commit", detail) };
+            return self.wait("commit", detail, since, USUAL_STEP);
         }
         let mut parts = Vec::new();
         if !out.is_empty() {
@@ -236,8 +277,9 @@ impl Machine {
             parts.push(format!("for a worker to take {} ({workers})", groups_text(&open)));
         }
         let detail = format!("step {step} waits {}", parts.join(", and "));
-        let deadline_in = deadline.map_or(Duration::ZERO, |at| at.saturating_sub(self.now));
-        Wait { since_ago, deadline_in, ..Wait::new("groups", detail) }
+        let wait = self.wait("groups", detail, since, USUAL);
+        let deadline_in = deadline.map_or(wait.deadline_in, |at| at.saturating_sub(self.now));
+        Wait { deadline_in, ..wait }
     }
 
     /// Groups and their holders, the holder said once for neighbours that share it.

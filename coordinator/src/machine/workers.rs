@@ -13,7 +13,7 @@ use super::record::Record;
 use super::refusal::Refusal;
 use super::status::{self, Queue, Wait};
 use super::weights::Sources;
-use super::worker::{Meter, Worker};
+use super::worker::Worker;
 use super::{MAX_WORKERS, Machine, check_text};
 use crate::plan::MAX_WINDOW;
 
@@ -85,19 +85,7 @@ impl Machine {
             return Err(Refusal::TooMany { what: "workers", limit: MAX_WORKERS });
         }
         let id = WorkerId(self.ids.fresh(records));
-        let worker = Worker {
-            name: join.name,
-            capacity: join.capacity,
-            weights_endpoint: join.weights_endpoint,
-            seen: self.now,
-            asked: None,
-            versions: Vec::new(),
-            sampled_tokens: 0,
-            delivered: 0,
-            waits: Vec::new(),
-            queues: Vec::new(),
-            meter: Meter::default(),
-        };
+        let worker = Worker::new(join.name, join.capacity, join.weights_endpoint, self.now);
         self.workers.insert(id, worker);
         Ok(id)
     }
@@ -137,6 +125,9 @@ impl Machine {
                 Claim::TakenUp => load += 1,
                 Claim::Lost => revoked.push(lease),
             }
+        }
+        if let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.allowance() < load) {
+            worker.works_on(load);
         }
         self.measure_spread();
         Ok(Pulse {

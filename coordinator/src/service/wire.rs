@@ -61,6 +61,7 @@ pub(crate) fn learner_report(request: proto::ReportProgressRequest) -> LearnerRe
         learned_tokens: request.learned_tokens,
         published: request.published.into_iter().map(published).collect(),
         queues: request.queues.into_iter().map(queue).collect(),
+        delivered: lease_keys(request.delivered),
     }
 }
 
@@ -161,6 +162,8 @@ fn worker(view: WorkerView) -> proto::WorkerStatus {
         waits: waits(view.waits),
         queues: queues(view.queues),
         weights_endpoint: view.weights_endpoint,
+        allowance: saturated(view.allowance),
+        groups_per_second: view.groups_per_second.unwrap_or_default(),
     }
 }
 

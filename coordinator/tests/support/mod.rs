@@ -267,10 +267,8 @@ fn progress(learner_id: u64, batch: u64, steps: u64, disk: &Shared) -> ReportPro
         learner_id,
         spooled_groups: disk.spool.iter().copied().collect(),
         committed_steps: disk.committed,
-        waits: Vec::new(),
-        queues: Vec::new(),
         learned_tokens: disk.committed,
-        published: Vec::new(),
+        ..ReportProgressRequest::default()
     }
 }
 

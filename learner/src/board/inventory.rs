@@ -1,9 +1,10 @@
-//! Which groups are in the spool and not yet consumed.
+//! Which groups are in the spool and not yet consumed, and by which leases they came.
 //!
-//! Invariant: pure. It holds only groups that no committed step consumed, so the lag bounds it.
+//! Invariant: pure. It holds only groups that no committed step consumed, and the leases of one step
+//! more, so the lag bounds it.
 
-use octet_proto::GroupIndex;
-use std::collections::BTreeSet;
+use octet_proto::{GroupIndex, LeaseEpoch};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 /// What is on the learner's disk.
@@ -12,6 +13,9 @@ pub struct Inventory {
     committed: u64,
     next: GroupIndex,
     spooled: BTreeSet<GroupIndex>,
+    /// By which lease the groups came that this process took in. Kept for a step longer than they wait,
+    /// because a step may be committed before anybody was told of its last group.
+    leases: BTreeMap<GroupIndex, LeaseEpoch>,
 }
 
 impl Inventory {
@@ -21,9 +25,8 @@ impl Inventory {
         next: GroupIndex,
         spooled: impl IntoIterator<Item = GroupIndex>,
     ) -> Self {
-        let mut inventory = Self { committed, next, spooled: BTreeSet::new() };
-        inventory.add(spooled);
-        inventory
+        let spooled = spooled.into_iter().filter(|group| *group >= next).collect();
+        Self { committed, next, spooled, leases: BTreeMap::new() }
     }
 
     /// Steps that are committed.
@@ -36,16 +39,26 @@ impl Inventory {
         &self.spooled
     }
 
-    /// Groups were spooled. Whether any of them is news.
-    pub fn add(&mut self, groups: impl IntoIterator<Item = GroupIndex>) -> bool {
+    /// By which lease each group came first, as far as this process took it in.
+    pub fn leases(&self) -> &BTreeMap<GroupIndex, LeaseEpoch> {
+        &self.leases
+    }
+
+    /// Groups were spooled, each by a lease. Whether any of them is news.
+    pub fn add(&mut self, groups: impl IntoIterator<Item = (GroupIndex, LeaseEpoch)>) -> bool {
         let before = self.spooled.len();
-        self.spooled.extend(groups.into_iter().filter(|group| *group >= self.next));
+        for (group, lease) in groups {
+            if group >= self.next && self.spooled.insert(group) {
+                self.leases.insert(group, lease);
+            }
+        }
         self.spooled.len() > before
     }
 
     /// A step consumed all groups before `next`.
     pub fn commit(&mut self, committed: u64, next: GroupIndex) {
         self.committed = committed;
+        self.leases = self.leases.split_off(&self.next);
         self.next = next;
         self.spooled = self.spooled.split_off(&next);
     }
@@ -72,14 +85,21 @@ mod tests {
         let mut inventory = Inventory::new(1, GroupIndex(4), [2, 5, 8].map(GroupIndex));
         assert_eq!(inventory.spooled().len(), 2, "group 2 was consumed");
         assert_eq!(inventory.missing(&range(4, 8)), Some((3, GroupIndex(4))));
-        assert!(inventory.add([4, 6, 7].map(GroupIndex)));
-        assert!(
-            !inventory.add([3, 7].map(GroupIndex)),
-            "a duplicate and a consumed one are no news"
-        );
+        let by = |lease: u64| move |group: u64| (GroupIndex(group), LeaseEpoch(lease));
+        assert!(inventory.add([4, 6, 7].map(by(10))));
+        assert!(!inventory.add([3, 7].map(by(11))), "a duplicate and a consumed one are no news");
         assert_eq!(inventory.missing(&range(4, 8)), None);
         inventory.commit(2, GroupIndex(8));
         assert_eq!(inventory.committed(), 2);
         assert_eq!(inventory.spooled().iter().copied().collect::<Vec<_>>(), [GroupIndex(8)]);
+        let told: Vec<_> =
+            inventory.leases().iter().map(|(g, lease)| (g.get(), lease.get())).collect();
+        assert_eq!(
+            told,
+            [(4, 10), (6, 10), (7, 10)],
+            "who was first, a step longer than the groups"
+        );
+        inventory.commit(3, GroupIndex(12));
+        assert!(inventory.leases().is_empty());
     }
 }

@@ -16,6 +16,7 @@ use crate::service::intake::Rules;
 use crate::service::weights::{Publication, Published};
 use crate::spool::Spool;
 use crate::step::trainer::Trainer;
+use crate::thread::Place;
 use crate::update::Updater;
 use candle_core::{DType, Device};
 use octet_policy::config::{Dtype, ModelConfig};
@@ -23,6 +24,7 @@ use octet_policy::policy::{Policy, PolicyError};
 use octet_proto::{GroupIndex, PolicyVersion, StepIndex};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 impl Learner {
     /// Opens the run directory and goes on from its last commit, or begins with version 0. Blocks: it
@@ -101,7 +103,8 @@ impl Learner {
             policy,
         };
         let (rules, pool) = (Rules::new(recipe, &model), pool.transpose()?);
-        Ok(Self { config, recipe, rules, plan, trainer, spool, board, pool })
+        let (place, simulated) = (Place::Thread, Duration::ZERO);
+        Ok(Self { config, recipe, rules, plan, trainer, spool, board, pool, place, simulated })
     }
 }
 

@@ -10,12 +10,12 @@ use crate::error::LearnerError;
 use octet_proto::GroupIndex;
 use octet_proto::auth::{JoinToken, Line};
 use octet_proto::coordinator::{
-    CoordinatorClient, RegisterLearnerRequest, ReportProgressRequest, coordinator_client,
+    CoordinatorClient, LeaseRef, RegisterLearnerRequest, ReportProgressRequest, coordinator_client,
 };
 use octet_proto::error::{error_kind, is_transport_failure};
 use octet_proto::transport::ClientOptions;
 use octet_runtime::CancellationToken;
-use octet_runtime::backoff::Backoff;
+use octet_runtime::backoff::{Backoff, seed_of};
 use octet_runtime::net::Dialer;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -44,6 +44,8 @@ struct Session {
     heartbeat: Duration,
     /// Groups that the coordinator knows of.
     told: BTreeSet<GroupIndex>,
+    /// Groups of which it knows the lease that they came by.
+    credited: BTreeSet<GroupIndex>,
 }
 
 /// Why a call was not answered.
@@ -72,7 +74,7 @@ impl Reporter {
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), LearnerError> {
         let mut changes = self.board.inventory.subscribe();
         let mut session = None;
-        let mut attempts = Backoff::quick(u64::from(std::process::id())).attempts();
+        let mut attempts = Backoff::quick(seed_of(&self.endpoint)).attempts();
         let mut absent = None;
         loop {
             let stopping = stop.is_cancelled();
@@ -137,7 +139,9 @@ impl Reporter {
         tracing::info!(run = answer.run_id, learner = answer.learner_id, "registered");
         let heartbeat = Duration::from_millis(answer.heartbeat_ms.max(1)).min(SLOWEST_HEARTBEAT);
         let told = inventory.spooled().clone();
-        Ok(Session { learner_id: answer.learner_id, heartbeat, told })
+        // The coordinator measures nothing by what was spooled before it knew this learner.
+        let credited = inventory.leases().keys().copied().collect();
+        Ok(Session { learner_id: answer.learner_id, heartbeat, told, credited })
     }
 
     /// Tells what is new; whether the run is complete.
@@ -148,6 +152,8 @@ impl Reporter {
         within: Duration,
     ) -> Result<bool, Unanswered> {
         let news = inventory.spooled().difference(&session.told);
+        let leases = inventory.leases().iter();
+        let leases = leases.filter(|(group, _)| !session.credited.contains(group));
         let request = ReportProgressRequest {
             learner_id: session.learner_id,
             spooled_groups: news.map(|group| group.get()).collect(),
@@ -156,9 +162,13 @@ impl Reporter {
             learned_tokens: self.board.totals.borrow().learned_tokens,
             published: self.board.publication.to_proto(),
             queues: self.board.queues.to_proto(),
+            delivered: leases
+                .map(|(group, lease)| LeaseRef { group: group.get(), epoch: lease.get() })
+                .collect(),
         };
         let answer = answer(within, self.client.report_progress(request)).await?;
         session.told.clone_from(inventory.spooled());
+        session.credited = inventory.leases().keys().copied().collect();
         Ok(answer.run_complete)
     }
 }

@@ -4,7 +4,8 @@
 //! the reporter that tells of them, so that no receipt is left out and no group is told too early.
 
 use super::report::Reporter;
-use super::{Learner, Summary, steps};
+use super::steps::Steps;
+use super::{Learner, Summary};
 use crate::commit::directory;
 use crate::error::LearnerError;
 use crate::service::intake::{Intake, MAILBOX, Writer};
@@ -50,7 +51,8 @@ impl Learner {
         C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
         E: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
     {
-        let Self { config, recipe, rules, trainer, spool, board, pool, .. } = self;
+        let Self { config, recipe, rules, trainer, spool, board, pool, place, simulated, .. } =
+            self;
         let patience = config.patience;
         let endpoint = config.endpoint.clone().unwrap_or(endpoint);
         let model = config.model.clone();
@@ -59,7 +61,7 @@ impl Learner {
         let reporter = Reporter::new(config, endpoint, &dialer, Arc::clone(&board))?;
         let (address, inbox) = mailbox("spool", MAILBOX);
         board.queues.add(address.gauge());
-        let writer = Writer { spool, mailbox: inbox, board: Arc::clone(&board) };
+        let writer = Writer { spool, mailbox: inbox, board: Arc::clone(&board), place };
         let last = PolicyVersion(recipe.shape.steps.get());
 
         let serving = {
@@ -79,7 +81,8 @@ impl Learner {
         };
         let stepping = {
             let board = Arc::clone(&board);
-            move |context: Context| steps::run(trainer, board, pool, patience, context.stop)
+            let steps = Steps { trainer, board, pool, patience, place, simulated };
+            move |context: Context| steps.run(context.stop)
         };
         let first = patience.stop.max(patience.drain + Duration::from_secs(1));
         Supervisor::new(NAME)

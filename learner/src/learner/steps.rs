@@ -7,45 +7,53 @@ use super::Patience;
 use crate::board::Board;
 use crate::error::LearnerError;
 use crate::step::trainer::{Outcome, Trainer};
-use crate::thread::on_thread;
+use crate::thread::Place;
 use octet_proto::StepIndex;
 use octet_runtime::CancellationToken;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::Instrument;
 
-/// Takes steps until the last one is committed, or `stop`.
-pub(super) async fn run(
-    mut trainer: Trainer,
-    board: Arc<Board>,
-    pool: Option<Arc<rayon::ThreadPool>>,
-    patience: Patience,
-    stop: CancellationToken,
-) -> Result<(), LearnerError> {
-    while !board.is_complete() {
-        let step = StepIndex(board.committed());
-        let Some(waited) = groups(&board, step, patience.groups, &stop).await else {
-            return Ok(());
-        };
-        let _wait =
-            board.waits.enter("update", format!("step {step} is being learned"), patience.step);
-        let (pool, stop) = (pool.clone(), stop.clone());
-        let span = tracing::info_span!("step", step = step.get());
-        let stepping = on_thread("octet-learner", move || {
-            let outcome = match pool {
-                Some(pool) => pool.install(|| trainer.step(step, waited, &stop)),
-                None => trainer.step(step, waited, &stop),
+/// What the actor works with.
+pub(super) struct Steps {
+    pub trainer: Trainer,
+    pub board: Arc<Board>,
+    pub pool: Option<Arc<rayon::ThreadPool>>,
+    pub patience: Patience,
+    pub place: Place,
+    /// How long a step takes in a simulation.
+    pub simulated: Duration,
+}
+
+impl Steps {
+    /// Takes steps until the last one is committed, or `stop`.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), LearnerError> {
+        let Self { mut trainer, board, pool, patience, place, simulated } = self;
+        while !board.is_complete() {
+            let step = StepIndex(board.committed());
+            let Some(waited) = groups(&board, step, patience.groups, &stop).await else {
+                return Ok(());
             };
-            (trainer, outcome)
-        });
-        let (returned, outcome) = stepping.instrument(span).await?;
-        trainer = returned;
-        if outcome? == Outcome::Interrupted {
-            tracing::info!(%step, "gave up a step, its groups are in the spool");
-            return Ok(());
+            let _wait =
+                board.waits.enter("update", format!("step {step} is being learned"), patience.step);
+            let (pool, stop) = (pool.clone(), stop.clone());
+            let span = tracing::info_span!("step", step = step.get());
+            let learning = place.run("octet-learner", simulated, move || {
+                let outcome = match pool {
+                    Some(pool) => pool.install(|| trainer.step(step, waited, &stop)),
+                    None => trainer.step(step, waited, &stop),
+                };
+                (trainer, outcome)
+            });
+            let (returned, outcome) = learning.instrument(span).await?;
+            trainer = returned;
+            if outcome? == Outcome::Interrupted {
+                tracing::info!(%step, "gave up a step, its groups are in the spool");
+                return Ok(());
+            }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Waits for a step's groups; how long that took, or nothing when the learner shall stop.

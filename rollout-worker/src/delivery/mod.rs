@@ -66,7 +66,7 @@ struct Running {
 impl Delivery {
     /// Delivers until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) -> Result<(), WorkerError> {
-        let attempts = Backoff::quick(0).attempts();
+        let attempts = Backoff::quick(self.learner.seed()).attempts();
         let mut running = Running { parts: self, outbox: Outbox::default(), attempts };
         tokio::select! {
             biased;

@@ -3,11 +3,14 @@
 //! Invariant: a completion leaves as soon as it ends; the thread computes while there is work and
 //! sleeps on its mailbox while there is none. A job keeps the model that it came with.
 
+mod jobs;
+mod simulated;
 #[cfg(test)]
 mod tests;
 mod thread;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use octet_policy::model::Model;
 use octet_policy::sampler::Sampler;
@@ -49,11 +52,16 @@ pub(crate) struct Engine {
     pub inbox: Mailbox<Command>,
     pub events: Address<Event>,
     pub handle: Handle,
+    /// How long a decoding step takes in a simulation; outside of one, as long as it takes.
+    pub simulated: Option<Duration>,
 }
 
 impl Engine {
     /// Runs the thread until `stop`, or until nobody can give it work any more.
     pub(crate) async fn run(self, stop: CancellationToken) -> Result<(), WorkerError> {
+        if let Some(step) = self.simulated {
+            return simulated::work(self, step, &stop).await;
+        }
         let (tell, ended) = oneshot::channel();
         let runtime = Runtime::current();
         std::thread::Builder::new()

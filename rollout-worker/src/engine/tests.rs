@@ -53,8 +53,14 @@ impl Bench {
         let (address, events) = mailbox("events", 64);
         let (handle, stop) = (Handle::new(Waits::new()), CancellationToken::new());
         let sampler = Sampler::new(sampling, 8);
-        let engine =
-            Engine { sampler, completions: 4, inbox, events: address, handle: handle.clone() };
+        let engine = Engine {
+            sampler,
+            completions: 4,
+            inbox,
+            events: address,
+            handle: handle.clone(),
+            simulated: None,
+        };
         let ended = tokio::spawn(engine.run(stop.clone()));
         Self { model, commands, events, handle, stop, ended }
     }

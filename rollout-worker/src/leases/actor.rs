@@ -11,7 +11,7 @@ use octet_proto::coordinator::{
 use octet_proto::error::{describe, error_kind};
 use octet_proto::{GroupIndex, LeaseEpoch, PolicyVersion};
 use octet_runtime::CancellationToken;
-use octet_runtime::backoff::{Attempts, Backoff};
+use octet_runtime::backoff::{Attempts, Backoff, seed_of};
 use octet_runtime::mailbox::{Address, Mailbox};
 use octet_runtime::wait::{WaitGuard, Waits};
 use tokio::sync::watch;
@@ -19,7 +19,7 @@ use tokio::time::{Duration, Instant, sleep_until};
 use tonic::{Code, Status};
 
 use super::Note;
-use super::calls::{Answer, Calls, is_forgotten};
+use super::calls::{Answer, CALL, Calls, is_forgotten};
 use super::table::Table;
 use crate::config::Config;
 use crate::error::WorkerError;
@@ -70,7 +70,8 @@ struct Running {
     calls: Calls,
     table: Table,
     session: Option<Session>,
-    registering: bool,
+    /// The registration that is under way.
+    registering: Option<WaitGuard>,
     /// The question for groups that is parked.
     asking: Option<WaitGuard>,
     beating: bool,
@@ -93,14 +94,13 @@ impl Leases {
     /// Works until the run is complete, or until `stop` and everything under way has ended.
     pub(crate) async fn run(self, stop: CancellationToken) -> Result<(), WorkerError> {
         let now = Instant::now();
-        let seed = blake3::hash(self.config.name.as_bytes());
-        let seed = u64::from_le_bytes(seed.as_bytes()[..8].try_into().unwrap_or_default());
+        let seed = seed_of(&self.config.name);
         let mut session = Running {
             calls: Calls::new(self.calls.clone()),
             parts: self,
             table: Table::default(),
             session: None,
-            registering: false,
+            registering: None,
             asking: None,
             beating: false,
             beat_at: now,
@@ -154,13 +154,14 @@ impl Running {
     fn call(&mut self, draining: bool) -> Option<Instant> {
         let now = Instant::now();
         let Some(session) = self.session else {
-            if self.registering || draining && self.table.is_empty() {
+            if self.registering.is_some() || draining && self.table.is_empty() {
                 return None;
             }
             if now < self.retry_at {
                 return Some(self.retry_at);
             }
-            self.registering = true;
+            let detail = format!("with the coordinator at {}", self.parts.config.coordinator);
+            self.registering = Some(self.parts.waits.enter("registration", detail, CALL));
             self.calls.register(self.registration());
             return None;
         };
@@ -210,7 +211,7 @@ impl Running {
         let current = self.session.map(|session| session.worker_id);
         match answer {
             Answer::Registered(answer) => {
-                self.registering = false;
+                self.registering = None;
                 match answer {
                     Ok(registered) => self.on_registered(&registered),
                     Err(status) if is_final(&status) => return Err(self.unwelcome(&status)),

@@ -12,7 +12,7 @@ use tokio::time::{Duration, timeout};
 use tonic::{Response, Status};
 
 /// How long a call may take beyond what it asks to wait for.
-const CALL: Duration = Duration::from_secs(10);
+pub(super) const CALL: Duration = Duration::from_secs(10);
 
 /// What a call brought.
 #[derive(Debug)]

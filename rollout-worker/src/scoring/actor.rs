@@ -56,6 +56,8 @@ pub(crate) struct Scoring {
     pub handle: Handle,
     /// The most questions that can be open.
     pub room: usize,
+    /// Keys the pauses of this node.
+    pub seed: u64,
 }
 
 /// A revision's book and lines.
@@ -221,7 +223,7 @@ impl Running {
     fn open(&mut self, revision: Arc<Revision>) -> Desk {
         let limits = self.parts.limits;
         let replicas = revision.endpoints.len();
-        let backoff = Backoff::quick(revision.number.get());
+        let backoff = Backoff::quick(self.parts.seed ^ revision.number.get());
         let book = Book::new(replicas, limits.score_attempts.get(), limits.score, backoff);
         let lines = (0..replicas).map(|replica| self.line(&revision, replica)).collect();
         let open = Arc::new(AtomicUsize::new(0));
@@ -239,6 +241,7 @@ impl Running {
             line: self.lines_opened,
             dialer: Arc::clone(&self.parts.dialer),
             options: self.parts.options.clone(),
+            seed: self.parts.seed,
             news: self.news.clone(),
         };
         let (number, task) = (line.line, tokio::spawn(line.run()));

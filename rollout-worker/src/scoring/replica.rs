@@ -23,6 +23,9 @@ use crate::assembly::Reward;
 
 /// How long a replica may take to say who it is.
 const DESCRIBE: Duration = Duration::from_secs(10);
+/// How long connecting may take, at the most. With the longest pause between attempts it is below three
+/// seconds, within which a replica that is back is used again.
+const CONNECT: Duration = Duration::from_secs(2);
 /// How many questions a replica gets at once that does not say.
 const USUAL_ROOM: usize = 64;
 /// The most questions that any replica gets at once.
@@ -36,6 +39,8 @@ pub(super) struct Line {
     pub line: u64,
     pub dialer: Dialer,
     pub options: ClientOptions,
+    /// Keys the pauses of this node.
+    pub seed: u64,
     pub news: mpsc::Sender<News>,
 }
 
@@ -93,8 +98,8 @@ struct Done;
 impl Line {
     /// Keeps the line up until nobody listens any more.
     pub(super) async fn run(self) {
-        let seed = self.revision.number.get() ^ ((self.replica as u64) << 32);
-        let mut attempts = Backoff::quick(seed).attempts();
+        let seed = self.seed ^ self.revision.number.get() ^ ((self.replica as u64) << 32);
+        let mut attempts = Backoff::brisk(seed).attempts();
         loop {
             let mut answered = false;
             let Err(broken) = self.stay_up(&mut answered).await else { return };
@@ -117,7 +122,9 @@ impl Line {
     }
 
     async fn stay_up(&self, answered: &mut bool) -> Result<Done, Broken> {
-        let channel = self.dialer.dial(self.endpoint(), &self.options)?;
+        let connect_timeout = self.options.connect_timeout.min(CONNECT);
+        let options = ClientOptions { connect_timeout, ..self.options.clone() };
+        let channel = self.dialer.dial(self.endpoint(), &options)?;
         let mut client = reward_client(channel);
         let described = timeout(DESCRIBE, client.describe(DescribeRequest {})).await;
         let described = described.map_err(|_late| Broken::Silent)??.into_inner();

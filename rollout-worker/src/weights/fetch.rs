@@ -39,6 +39,8 @@ pub(crate) struct Fetcher {
     pub device: Device,
     /// The model directory's own weights, which need not travel.
     pub local: Arc<Local>,
+    /// Whether one thread does everything, in a simulation.
+    pub simulated: bool,
 }
 
 /// The model directory's weights and their digest.
@@ -51,16 +53,20 @@ impl Fetcher {
     /// A version, verified and packed for sampling; waits for as long as it takes to be published.
     pub(crate) async fn fetch(mut self, version: PolicyVersion) -> Result<Held, WorkerError> {
         let (local, dtype, device) = (Arc::clone(&self.local), self.dtype, self.device.clone());
-        let handle = self.handle.clone();
+        let (handle, simulated) = (self.handle.clone(), self.simulated);
         let mut transfer = Transfer::new(&mut self, version);
         let (manifest, tensors) = transfer.run().await?;
         transfer.wait.detail(format!("version {version}: building the model"));
         let of = Arc::clone(&manifest);
-        let built = tokio::task::spawn_blocking(move || match tensors {
+        let build = move || match tensors {
             Some(tensors) => build(local.model.config(), &of, tensors, dtype, &device),
             None => frozen(local.model.clone()),
-        });
-        let built = built.await.map_err(|lost| candle_core::Error::Msg(lost.to_string()));
+        };
+        let built = match simulated {
+            true => Ok(build()),
+            false => tokio::task::spawn_blocking(build).await,
+        };
+        let built = built.map_err(|lost| candle_core::Error::Msg(lost.to_string()));
         let model = built
             .and_then(|built| built)
             .map_err(|source| WeightsError::Build { version, source })?;

@@ -61,7 +61,7 @@ pub(super) type Fetched = (Arc<Manifest>, Option<Vec<Bytes>>);
 impl<'a> Transfer<'a> {
     pub(super) fn new(fetcher: &'a mut Fetcher, version: PolicyVersion) -> Self {
         let wait = fetcher.waits.enter("weights", format!("version {version}"), CALL);
-        let attempts = Backoff::quick(version.get()).attempts();
+        let attempts = Backoff::quick(fetcher.peers.seed ^ version.get()).attempts();
         let (route, shared, last) = (Route::default(), None, None);
         Self { fetcher, version, wait, attempts, damaged: 0, route, shared, last }
     }

@@ -4,12 +4,13 @@
 
 mod liveness;
 mod safety;
+mod slow;
 mod weights;
 
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use octet_proto::{ConfigDigest, GroupIndex, LeaseEpoch, PolicyVersion, StepIndex, WorkerId};
+use octet_proto::{ConfigDigest, GroupIndex, LeaseEpoch, StepIndex, WorkerId};
 
 use super::*;
 
@@ -130,8 +131,21 @@ impl Coordinator {
         committed: u64,
         spooled: &[u64],
     ) -> Result<bool, Refusal> {
+        self.report_by(now, learner, committed, spooled, &[])
+    }
+
+    /// A report that says by which leases groups came.
+    pub fn report_by(
+        &mut self,
+        now: u64,
+        learner: LearnerId,
+        committed: u64,
+        spooled: &[u64],
+        delivered: &[LeaseKey],
+    ) -> Result<bool, Refusal> {
         let spooled = spooled.iter().copied().map(GroupIndex).collect();
-        let report = LearnerReport { committed, spooled, ..LearnerReport::default() };
+        let delivered = delivered.to_vec();
+        let report = LearnerReport { committed, spooled, delivered, ..LearnerReport::default() };
         self.machine.report(ms(now), learner, report)
     }
 }
@@ -277,42 +291,6 @@ fn late_and_doubled_reports_change_nothing() {
 }
 
 #[test]
-fn an_idle_worker_helps_a_slow_one_and_either_may_be_first() {
-    let mut c = Coordinator::new(plan(2, 2, 0));
-    let (slow, idle) = (c.worker(0, 2), c.worker(0, 4));
-    assert!(c.grants(0, slow, 2).is_empty() && c.grants(0, idle, 2).is_empty());
-    let learner = c.learner(0, 0, &[]);
-    let held = c.grants(0, slow, 2);
-    let quick = c.grants(10, idle, 2);
-    assert_eq!((held.len(), quick.len()), (1, 1), "each gets its part");
-    c.report(100, learner, 0, &[1]).unwrap();
-    for now in [100, 600, 999] {
-        c.beat(now, slow, &keys(&held)).unwrap();
-        assert!(c.leased(now - 1, idle, 2).is_empty(), "too early to help at {now}");
-    }
-    let help = c.grants(1001, idle, 2);
-    assert_eq!(help.len(), 1);
-    assert_eq!((help[0].key.group, help[0].version), (GroupIndex(0), PolicyVersion(0)));
-    assert!(help[0].key.epoch > held[0].key.epoch);
-    assert!(c.leased(1002, idle, 2).is_empty(), "one lease of a group to a worker");
-    for now in [1500, 3000, 4500] {
-        c.beat(now, slow, &keys(&held)).unwrap();
-        c.beat(now, idle, &keys(&help)).unwrap();
-    }
-    let third = c.worker(4600, 4);
-    assert!(c.leased(4600, third, 2).is_empty(), "two leases of a group at the most");
-    assert!(c.beat(4700, slow, &keys(&held)).unwrap().revoked.is_empty(), "both stay valid");
-    let delivered = |c: &mut Coordinator| -> u64 {
-        c.machine.snapshot(ms(4700)).workers.iter().map(|worker| worker.delivered_groups).sum()
-    };
-    let before = delivered(&mut c);
-    c.report(4700, learner, 0, &[0]).unwrap();
-    assert_eq!(delivered(&mut c), before, "nobody knows who delivered it");
-    assert_eq!(c.beat(4701, slow, &keys(&held)).unwrap().revoked, keys(&held));
-    assert_eq!(c.beat(4701, idle, &keys(&help)).unwrap().revoked, keys(&help));
-}
-
-#[test]
 fn a_lease_that_was_overtaken_stays_lost_when_the_newer_one_runs_out_too() {
     let mut c = Coordinator::new(plan(1, 1, 0));
     let (first, second) = (c.worker(0, 1), c.worker(0, 1));
@@ -411,9 +389,17 @@ fn the_wait_names_groups_worker_and_deadline() {
     c.report(1300, learner, 0, &[0, 1, 2]).unwrap();
     assert_eq!(wait(&mut c, 1400).name, "commit");
     assert_eq!(wait(&mut c, 1400).since_ago, ms(100));
-    assert_eq!(c.machine.snapshot(ms(9000)).waits[1].name, "learner-silent");
-    c.report(9001, learner, 2, &[]).unwrap();
-    assert!(c.machine.snapshot(ms(9001)).waits.is_empty());
+    assert_eq!(wait(&mut c, 1400).deadline_in, ms(599_900));
+    c.beat(8900, worker, &[]).unwrap();
+    let silent = c.machine.snapshot(ms(9000)).waits;
+    assert_eq!(silent.len(), 2, "the worker is heard of: {silent:?}");
+    assert_eq!((silent[1].name.as_str(), silent[1].since_ago), ("learner-silent", ms(7700)));
+    assert_eq!(silent[1].deadline_in, ms(60_000 - 7700));
+    let silent = c.machine.snapshot(ms(9900)).waits;
+    assert_eq!((silent[2].name.as_str(), silent[2].since_ago), ("worker-silent", ms(1000)));
+    assert!(silent[2].detail.contains("worker w2") && silent[2].deadline_in == ms(9000));
+    c.report(9901, learner, 2, &[]).unwrap();
+    assert!(c.machine.snapshot(ms(9901)).waits.is_empty());
 }
 
 #[test]

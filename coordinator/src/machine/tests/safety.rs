@@ -135,7 +135,10 @@ impl World {
         let Some(id) = self.learner else { return Ok(()) };
         let before = self.delivered();
         let known = self.believed.clone();
-        let result = self.c.report(self.now, id, committed, spooled);
+        // The learner says by which leases groups came, if any of these was given out.
+        let keys = self.held.values().flatten().filter(|key| spooled.contains(&key.group.get()));
+        let keys: Vec<LeaseKey> = keys.copied().collect();
+        let result = self.c.report_by(self.now, id, committed, spooled, &keys);
         let fits = committed <= self.plan.steps.get()
             && spooled.iter().all(|group| *group < self.plan.total_groups());
         let Some(believed) = self.believed.as_mut() else {

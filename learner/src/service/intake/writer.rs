@@ -8,11 +8,13 @@ use crate::board::Board;
 use crate::error::LearnerError;
 use crate::group::ScoredGroup;
 use crate::spool::{Receipt, Spool, SpoolError, Stored};
-use crate::thread::on_thread;
+use crate::thread::Place;
 use octet_proto::error::with_causes;
+use octet_proto::{GroupIndex, LeaseEpoch};
 use octet_runtime::CancellationToken;
 use octet_runtime::mailbox::Mailbox;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc::OwnedPermit;
 use tonic::Status;
 
@@ -27,12 +29,13 @@ pub(crate) struct Writer {
     pub spool: Spool,
     pub mailbox: Mailbox<Delivery>,
     pub board: Arc<Board>,
+    pub place: Place,
 }
 
 impl Writer {
     /// Stores until `stop`, and then what was already taken in.
     pub async fn run(self, stop: CancellationToken) -> Result<(), LearnerError> {
-        let Self { mut spool, mut mailbox, board } = self;
+        let Self { mut spool, mut mailbox, board, place } = self;
         loop {
             let first = tokio::select! {
                 () = stop.cancelled() => {
@@ -48,7 +51,7 @@ impl Writer {
             {
                 deliveries.push(next);
             }
-            spool = store(spool, deliveries, &board).await?;
+            spool = store(spool, deliveries, &board, place).await?;
         }
     }
 }
@@ -57,6 +60,7 @@ async fn store(
     spool: Spool,
     deliveries: Vec<Delivery>,
     board: &Board,
+    place: Place,
 ) -> Result<Spool, LearnerError> {
     let (groups, receipts): (Vec<_>, Vec<_>) =
         deliveries.into_iter().map(|delivery| (delivery.group, delivery.receipt)).unzip();
@@ -64,7 +68,7 @@ async fn store(
         let (index, worker) = (group.group.get(), group.worker.as_str());
         tracing::debug!(group = index, worker, version = group.policy_version.get(), "storing");
     }
-    let (spool, indices, stored) = append(spool, groups).await?;
+    let (spool, leases, stored) = append(spool, groups, place).await?;
     let stored = match stored {
         Ok(stored) => stored,
         Err(error) => {
@@ -75,11 +79,11 @@ async fn store(
             return Err(error.into());
         }
     };
-    let durable = indices.iter().zip(&stored).filter(|(_, stored)| stored.is_ok());
-    let durable: Vec<_> = durable.map(|(index, _)| *index).collect();
+    let durable = leases.iter().zip(&stored).filter(|(_, stored)| stored.is_ok());
+    let durable: Vec<_> = durable.map(|(lease, _)| *lease).collect();
     board.inventory.send_if_modified(|inventory| inventory.add(durable));
     let mut impure = None;
-    for ((index, receipt), stored) in indices.into_iter().zip(receipts).zip(stored) {
+    for (((index, _), receipt), stored) in leases.into_iter().zip(receipts).zip(stored) {
         receipt.send(Ok(match stored {
             Ok(stored) => accepted(index.get(), stored == Stored::Duplicate),
             Err(error) => {
@@ -92,12 +96,16 @@ async fn store(
     impure.map_or(Ok(spool), |error| Err(error.into()))
 }
 
-type Appended = (Spool, Vec<octet_proto::GroupIndex>, Result<Vec<Receipt>, SpoolError>);
+type Appended = (Spool, Vec<(GroupIndex, LeaseEpoch)>, Result<Vec<Receipt>, SpoolError>);
 
-async fn append(mut spool: Spool, groups: Vec<ScoredGroup>) -> Result<Appended, LearnerError> {
-    on_thread("octet-spool", move || {
+async fn append(
+    mut spool: Spool,
+    groups: Vec<ScoredGroup>,
+    place: Place,
+) -> Result<Appended, LearnerError> {
+    let storing = place.run("octet-spool", Duration::ZERO, move || {
         let stored = spool.append(&groups);
-        (spool, groups.iter().map(|group| group.group).collect(), stored)
-    })
-    .await
+        (spool, groups.iter().map(|group| (group.group, group.lease_epoch)).collect(), stored)
+    });
+    storing.await
 }
