@@ -8,7 +8,7 @@
 #            libc at least as new as the one here; trixie otherwise
 # --mirror   where packages come from; without it DEBOOTSTRAP_MIRROR, and without that debootstrap's own default
 # --tag      what the image is called (octet-base:SUITE)
-# --cache    keeps the root file system, so that the next time takes seconds (target/base-image)
+# --cache    keeps the root file system, so that another engine gets it in seconds (target/base-image)
 #
 # The last line on standard output is the image's name. Needs root, since the root file system has root's files
 # in it; needs debootstrap, or apt-get to unpack it into the cache: nothing is installed on this machine.
@@ -39,9 +39,14 @@ fi
 tag=${tag:-octet-base:$suite}
 say() { echo "deploy/base-image.sh: $*" >&2; }
 
-# What is in the image. Another list is another file name, so that an old root file system is not taken for it.
+# What is in the image, and how it was made: another list or another number is another image.
 packages=python3
-archive=$cache/$suite-$packages-1.tar.gz
+made=$suite-$packages-1
+archive=$cache/$made.tar.gz
+if [ "$(docker image inspect --format '{{index .Config.Labels "octet.base"}}' "$tag" 2>/dev/null)" = "$made" ]; then
+    echo "$tag"
+    exit
+fi
 
 if [ ! -e "$archive" ]; then
     if [ "$(id -u)" != 0 ]; then
@@ -83,7 +88,5 @@ if [ ! -e "$archive" ]; then
     tar -C "$files" --numeric-owner -czf "$archive.new" .
     mv "$archive.new" "$archive"
 fi
-if ! docker image inspect "$tag" >/dev/null 2>&1; then
-    docker import --change 'CMD ["bash"]' "$archive" "$tag" >/dev/null
-fi
+docker import --change 'CMD ["bash"]' --change "LABEL octet.base=$made" "$archive" "$tag" >/dev/null
 echo "$tag"
