@@ -9,11 +9,13 @@ mod network;
 mod plot;
 mod recipe;
 mod reward;
+mod roles;
 mod screen;
 mod sft;
 mod train;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -38,16 +40,34 @@ enum Command {
     Reward(reward::RewardArgs),
     Sft(sft::SftArgs),
     Certs(certs::CertsArgs),
+    Coordinator(roles::CoordinatorArgs),
+    Learner(roles::LearnerArgs),
+    RolloutWorker(roles::WorkerArgs),
+    RewardService(roles::ServiceArgs),
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let command = match roles::layered(Cli::command(), &arguments) {
+        Ok(command) => command,
+        Err(error) => {
+            screen::complain(&error);
+            return ExitCode::FAILURE;
+        }
+    };
+    let matches = command.get_matches_from(arguments);
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let result = match cli.command {
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Data(args) => data::run(&args),
         Command::Reward(args) => reward::run(&args),
         Command::Sft(args) => sft::run(&args),
         Command::Certs(args) => certs::run(&args),
+        Command::Coordinator(args) => roles::coordinator(&args),
+        Command::Learner(args) => roles::learner(&args),
+        Command::RolloutWorker(args) => roles::rollout_worker(&args),
+        Command::RewardService(args) => roles::reward_service(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,6 +8,7 @@ mod source;
 mod tried;
 
 pub use admin::{REACH_FILE, Reach};
+pub use source::SourceArgs;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};

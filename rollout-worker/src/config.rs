@@ -101,6 +101,9 @@ pub struct Limits {
     /// How long a question for groups, or for a manifest, is parked at the other side.
     #[serde(with = "octet_runtime::config::duration")]
     pub poll: Duration,
+    /// How long the coordinator may be away before the worker ends.
+    #[serde(with = "octet_runtime::config::duration")]
+    pub coordinator: Duration,
     /// How many policy versions are kept beyond those that are in use.
     pub spare_versions: NonZeroUsize,
 }
@@ -127,6 +130,7 @@ impl Default for Limits {
             chunk: Duration::from_secs(10),
             receipt: Duration::from_secs(60),
             poll: Duration::from_secs(10),
+            coordinator: Duration::from_secs(600),
             spare_versions: NonZeroUsize::MIN.saturating_add(1),
         }
     }
@@ -168,12 +172,13 @@ impl Config {
         if !(top_p > 0.0 && top_p <= 1.0) {
             return bad("sampling.top_p", "more than 0, at most 1", top_p.to_string());
         }
-        let Limits { score, chunk, receipt, poll, .. } = self.limits;
+        let Limits { score, chunk, receipt, poll, coordinator, .. } = self.limits;
         for (field, span) in [
             ("limits.score", score),
             ("limits.chunk", chunk),
             ("limits.receipt", receipt),
             ("limits.poll", poll),
+            ("limits.coordinator", coordinator),
         ] {
             if span.is_zero() {
                 return bad(field, "a time above 0", format!("{span:?}"));

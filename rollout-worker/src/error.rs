@@ -10,6 +10,7 @@ use octet_proto::transport::AddressError;
 use octet_runtime::mailbox::{MailboxError, Undelivered};
 use octet_runtime::net::NetError;
 use octet_runtime::supervise::{Exit, RunFailure};
+use octet_runtime::wait::WaitedInVain;
 
 use crate::assembly::AssemblyError;
 use crate::weights::WeightsError;
@@ -48,6 +49,9 @@ pub enum WorkerError {
         /// The coordinator's words.
         message: String,
     },
+    /// The coordinator was away for too long.
+    #[error("{0}; start the coordinator, and this worker again")]
+    Unreachable(WaitedInVain),
     /// A node of the run does not take this worker's join token.
     #[error("{peer} turns this worker away: {message}")]
     TurnedAway {

@@ -17,6 +17,7 @@ use serde_json::Value;
 mod digest;
 pub mod duration;
 mod error;
+mod flags;
 mod keys;
 mod layers;
 mod toml_text;
@@ -26,6 +27,7 @@ mod tests;
 
 pub use digest::digest;
 pub use error::{ConfigError, Origin};
+pub use flags::{FlagGiven, flags};
 pub use layers::Layers;
 
 /// Resolves the layers to a configuration.

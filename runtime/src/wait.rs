@@ -113,6 +113,12 @@ impl WaitGuard {
         lock(&self.entry).deadline = after(Instant::now(), within);
     }
 
+    /// The wait as an error once its deadline has passed.
+    pub fn overdue(&self) -> Option<WaitedInVain> {
+        let entry = lock(&self.entry);
+        (entry.deadline <= Instant::now()).then(|| entry.in_vain())
+    }
+
     /// Waits for `future`, until the deadline; one moved by [`WaitGuard::extend`] holds.
     ///
     /// # Errors
@@ -124,13 +130,8 @@ impl WaitGuard {
             if let Ok(output) = timeout_at(deadline, &mut future).await {
                 return Ok(output);
             }
-            let entry = lock(&self.entry);
-            if entry.deadline <= Instant::now() {
-                return Err(WaitedInVain {
-                    name: entry.name,
-                    detail: entry.detail.clone(),
-                    waited: entry.since.elapsed(),
-                });
+            if let Some(in_vain) = self.overdue() {
+                return Err(in_vain);
             }
         }
     }
@@ -149,6 +150,11 @@ impl fmt::Debug for WaitGuard {
 }
 
 impl Entry {
+    fn in_vain(&self) -> WaitedInVain {
+        let (detail, waited) = (self.detail.clone(), self.since.elapsed());
+        WaitedInVain { name: self.name, detail, waited }
+    }
+
     fn view(&self, now: Instant) -> WaitView {
         WaitView {
             name: self.name,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// A reward function.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct SourceArgs {
     /// A built-in reward function: tool-call or aws-compat.
     #[arg(long, default_value = "tool-call", conflicts_with = "python")]
@@ -24,7 +24,7 @@ pub struct SourceArgs {
     python: Option<PythonSource>,
     /// How it is called, where its signature does not show it: aws, verl, trl, trl-text, lambda or
     /// lambda-batch.
-    #[arg(long, requires = "python")]
+    #[arg(long)]
     shape: Option<Shape>,
     /// The rewards that it may give; another is refused.
     #[arg(long, value_name = "MIN..MAX", default_value = "0..1")]
@@ -74,6 +74,10 @@ impl SourceArgs {
     /// The function, ready to score. What it prints goes to standard error, or to the log.
     pub fn open(&self, to_screen: bool) -> Result<Arc<dyn RewardFunction>> {
         let Some(python) = &self.python else {
+            ensure!(
+                self.shape.is_none(),
+                "--shape says how a --python function is called: give both"
+            );
             return Ok(open(&RewardSource::Builtin(self.function.clone()))?);
         };
         ensure!(

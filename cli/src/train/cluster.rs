@@ -3,21 +3,20 @@
 //!
 //! Invariant: roles meet only through their ports; nothing here hands one the other's memory.
 
+use super::basis::{Membership, WorkerShape};
 use super::directory::{Identity, RunDirectory};
 use super::progress::{Screen, Steps};
 use super::setup::{Setup, Swap};
 use super::summary::Speed;
 use crate::reward::{REACH_FILE, Reach};
 use anyhow::{Context, Result};
-use octet_coordinator::{Coordinator, JOURNAL_FILE, JoinToken, Reward, RunPlan, Timing};
+use octet_coordinator::{Coordinator, JOURNAL_FILE, JoinToken, Reward, Timing};
 use octet_learner::Learner;
-use octet_proto::transport::ClientOptions;
 use octet_reward_service::{RewardFunction, ServiceSettings};
-use octet_rollout_worker::{Limits, OnRewardFailure, Worker};
+use octet_rollout_worker::Worker;
 use octet_runtime::net::{Dialer, Exposure, Listener, Tcp, bind};
 use octet_runtime::shutdown;
 use octet_runtime::supervise::{Kind, Supervisor};
-use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,7 +44,8 @@ pub struct Work {
 }
 
 impl Work {
-    fn new(tokens: u64, flops: f64, seconds: f64) -> Option<Self> {
+    /// None where nothing was done.
+    pub fn new(tokens: u64, flops: f64, seconds: f64) -> Option<Self> {
         (tokens > 0 && seconds > 0.0).then_some(Self { tokens: tokens as f64, flops, seconds })
     }
 
@@ -103,32 +103,41 @@ async fn serve(
     }
     let coordinator = Coordinator::open(
         octet_coordinator::Config {
-            plan: plan(setup, identity)?,
+            plan: setup.basis.plan(identity)?,
             timing: Timing::default(),
             reward: reward(&*setup.function, &rewards),
             join_token: JoinToken::new(token.as_str()),
             journal: directory.join(JOURNAL_FILE),
             drain: Duration::from_secs(2),
         },
-        Arc::new(setup.train.iter().map(octet_dataset::Example::to_json).collect()),
+        setup.basis.rows(),
     )?
     .with_schedule(&schedule)?;
     let endpoint = at_coordinator.endpoint();
     // For `octet reward swap --run`: whoever may read the directory may swap the reward.
     let reach = Reach { coordinator: endpoint.clone(), join_token: token.clone() };
     directory.write_private(REACH_FILE, &serde_json::to_vec_pretty(&reach)?)?;
-    let learner = learner(setup, identity, directory, &endpoint, &token).await?;
-    let workers = (0..setup.recipe.workers.count)
+    let member = Membership { coordinator: endpoint.clone(), join_token: token.clone() };
+    let config = setup.basis.learner(directory.path(), &member, setup.longest_prompt);
+    let learner = tokio::task::spawn_blocking(move || Learner::open(config)).await??;
+    let recipe = &setup.basis.recipe;
+    let workers = (0..recipe.workers.count)
         .map(|i| {
-            let config = worker(setup, identity, &endpoint, &token, i);
-            Ok(Worker::new(config, dialer.clone())?)
+            let shape = WorkerShape {
+                name: format!("worker-{i}"),
+                rows: recipe.workers.rows,
+                capacity: None,
+                weights_endpoint: String::new(),
+                drain: Duration::from_secs(10),
+            };
+            Ok(Worker::new(setup.basis.worker(&member, shape), dialer.clone())?)
         })
         .collect::<Result<Vec<_>>>()?;
 
     let (learning, sampling) =
         (learner.handle(), workers.iter().map(Worker::handle).collect::<Vec<_>>());
     let mut committed = learning.steps();
-    let mut steps = Steps::new(screen, setup.steps.get());
+    let mut steps = Steps::new(screen, setup.basis.steps.get());
     let shown = tokio::spawn(async move {
         use tokio::sync::broadcast::error::RecvError;
         loop {
@@ -234,73 +243,9 @@ async fn listen() -> Result<Listener> {
     Ok(bind(any, Exposure::Loopback).await?)
 }
 
-/// A join token for this process alone.
-fn token() -> String {
+/// A join token that nobody can guess.
+pub fn token() -> String {
     use std::hash::{BuildHasher, Hasher, RandomState};
     let draw = || RandomState::new().build_hasher().finish();
     format!("{:016x}{:016x}", draw(), draw())
-}
-
-fn plan(setup: &Setup, identity: &Identity) -> Result<RunPlan> {
-    let rows = NonZeroU64::new(setup.train.len() as u64).context("the data set is empty")?;
-    Ok(RunPlan {
-        run_id: identity.run_id.clone(),
-        config_digest: identity.config_digest.clone(),
-        seed: setup.recipe.run.seed,
-        steps: setup.steps,
-        batch: setup.recipe.learner.batch,
-        lag: setup.recipe.learner.lag,
-        rows,
-    })
-}
-
-async fn learner(
-    setup: &Setup,
-    identity: &Identity,
-    directory: &RunDirectory,
-    coordinator: &str,
-    token: &str,
-) -> Result<Learner> {
-    let config = octet_learner::Config {
-        run: directory.path().to_path_buf(),
-        model: setup.recipe.model.path.clone(),
-        recipe: setup.recipe.learner.clone(),
-        shape: setup.recipe.shape(setup.steps, setup.longest_prompt),
-        config_digest: identity.config_digest.clone(),
-        coordinator: coordinator.to_owned(),
-        join_token: token.to_owned(),
-        endpoint: None,
-        threads: None,
-        patience: octet_learner::learner::Patience::default(),
-    };
-    Ok(tokio::task::spawn_blocking(move || Learner::open(config)).await??)
-}
-
-fn worker(
-    setup: &Setup,
-    identity: &Identity,
-    coordinator: &str,
-    token: &str,
-    index: usize,
-) -> octet_rollout_worker::Config {
-    let recipe = &setup.recipe;
-    let rows = recipe.workers.rows;
-    let groups = (rows / recipe.sampling.completions).max(1) as u32;
-    octet_rollout_worker::Config {
-        name: format!("worker-{index}"),
-        coordinator: coordinator.to_owned(),
-        join_token: token.to_owned(),
-        config_digest: identity.config_digest.clone(),
-        weights_endpoint: String::new(),
-        capacity: NonZeroU32::new(groups).unwrap_or(NonZeroU32::MIN),
-        max_rows: NonZeroUsize::new(rows).unwrap_or(NonZeroUsize::MIN),
-        model: recipe.model.path.clone(),
-        dtype: setup.dtype,
-        device: setup.device.clone(),
-        sampling: recipe.sampling(),
-        on_reward_failure: OnRewardFailure::default(),
-        drain: Duration::from_secs(10),
-        limits: Limits::default(),
-        client: ClientOptions::default(),
-    }
 }

@@ -46,6 +46,11 @@ impl RunDirectory {
         Self { path }
     }
 
+    /// A directory that was named.
+    pub fn at(path: &Path) -> Self {
+        Self { path: path.to_path_buf() }
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -71,6 +76,25 @@ impl RunDirectory {
             }
             return Err(self.another(&found, identity));
         }
+        self.write_identity(recipe, identity)
+    }
+
+    /// A role's directory: begins it, or goes on with this run's. Roles of one machine may share one.
+    ///
+    /// # Errors
+    /// The directory holds another run, or cannot be written.
+    pub fn take(&self, recipe: &Recipe, identity: &Identity) -> Result<Identity> {
+        match self.identity()? {
+            Some(found) if found.config_digest == identity.config_digest => Ok(found),
+            Some(found) => Err(self.another(&found, identity)),
+            None => {
+                self.write_identity(recipe, identity)?;
+                Ok(identity.clone())
+            }
+        }
+    }
+
+    fn write_identity(&self, recipe: &Recipe, identity: &Identity) -> Result<()> {
         std::fs::create_dir_all(&self.path)
             .with_context(|| format!("making the run directory {}", self.path.display()))?;
         self.write("config.toml", to_toml(recipe)?.as_bytes())?;
@@ -97,7 +121,7 @@ impl RunDirectory {
 
     fn another(&self, found: &Identity, wanted: &Identity) -> anyhow::Error {
         anyhow::anyhow!(
-            "{} holds a run of another configuration: expected digest {}, found {}; choose another --out, \
+            "{} holds a run of another configuration: expected digest {}, found {}; choose another directory, \
              or restore the files and keys that changed",
             self.path.display(),
             wanted.config_digest,
@@ -119,7 +143,7 @@ impl RunDirectory {
 
     /// Writes a whole file at once: under another name, then renamed.
     pub fn write(&self, name: &str, content: &[u8]) -> Result<()> {
-        let (target, partial) = (self.join(name), self.join(&format!(".{name}.partial")));
+        let (target, partial) = (self.join(name), self.partial(name));
         let writing = || format!("writing {} ({} bytes)", target.display(), content.len());
         std::fs::write(&partial, content).with_context(writing)?;
         std::fs::File::open(&partial).and_then(|f| f.sync_all()).with_context(writing)?;
@@ -128,7 +152,7 @@ impl RunDirectory {
 
     /// As [`RunDirectory::write`], for what only the owner of the run may read.
     pub fn write_private(&self, name: &str, content: &[u8]) -> Result<()> {
-        let partial = self.join(&format!(".{name}.partial"));
+        let partial = self.partial(name);
         // A file that was there keeps its rights; this one is made anew.
         drop(std::fs::remove_file(&partial));
         let mut options = std::fs::OpenOptions::new();
@@ -137,6 +161,11 @@ impl RunDirectory {
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         options.open(&partial).with_context(|| format!("writing {}", partial.display()))?;
         self.write(name, content)
+    }
+
+    /// Two roles that share a directory do not write into one file.
+    fn partial(&self, name: &str) -> PathBuf {
+        self.join(&format!(".{name}.{}.partial", std::process::id()))
     }
 
     /// Removes a file of this process that nobody needs any more.

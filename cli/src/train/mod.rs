@@ -2,11 +2,14 @@
 //!
 //! Invariant: everything that can be found wrong is found before the run directory is made.
 
+pub mod basis;
 mod cluster;
-mod directory;
+pub mod directory;
 pub mod progress;
 mod setup;
-mod summary;
+pub mod summary;
+
+pub use cluster::{Work, token};
 
 use crate::evaluation::{evaluate, table::Report};
 use crate::recipe::{QUICKSTART, Recipe};
@@ -75,7 +78,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     let identity = if resumed {
         directory.check(&setup.identity)?
     } else {
-        directory.begin(&setup.recipe, &setup.identity)?;
+        directory.begin(&setup.basis.recipe, &setup.identity)?;
         setup.identity.clone()
     };
     let screen = Screen::new();
@@ -86,7 +89,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     let before = match directory.read("before.json")? {
         Some(report) => Some(report),
         None => {
-            let report = setup.evaluate(&screen, "before", &setup.policy)?;
+            let report = setup.evaluate(&screen, "before", &setup.basis.policy)?;
             if let Some(report) = &report {
                 directory.write("before.json", &serde_json::to_vec_pretty(report)?)?;
             }
@@ -107,7 +110,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
 
     let metrics = octet_learner::metrics::read(&directory.join("metrics.jsonl"))?;
     plot::write(directory.path(), &metrics)?;
-    let trained = Policy::load(&done.policy, setup.dtype, &setup.device)?;
+    let trained = Policy::load(&done.policy, setup.basis.dtype, &setup.basis.device)?;
     let summary = Summary {
         before,
         after: setup.evaluate(&screen, "after", &trained)?,
@@ -143,16 +146,16 @@ fn log(screen: &Screen, directory: &RunDirectory) -> Result<()> {
 impl Setup {
     /// Scores a policy on the held-out set; `None` where evaluation is disabled.
     fn evaluate(&self, screen: &Screen, when: &str, policy: &Policy) -> Result<Option<Report>> {
-        let keys = &self.recipe.evaluation;
+        let keys = &self.basis.recipe.evaluation;
         if !keys.enabled {
             return Ok(None);
         }
         let rows: &[Example] = &self.held_out;
         let sampling = Sampling {
-            seed: self.recipe.run.seed,
+            seed: self.basis.recipe.run.seed,
             completions: keys.completions,
             shaping: Shaping { temperature: keys.temperature, ..Shaping::default() },
-            max_tokens: self.recipe.sampling.max_tokens,
+            max_tokens: self.basis.recipe.sampling.max_tokens,
             stop_tokens: policy.stop_tokens(),
         };
         let bar = screen.bar(when, (rows.len() * keys.completions) as u64);

@@ -41,6 +41,11 @@ const TABLES: &str = "
         from_step INTEGER NOT NULL
     );";
 
+/// One row once every step was committed. Apart from the other tables, so that a journal that was begun
+/// before it was thought of can be gone on with.
+const COMPLETION: &str =
+    "CREATE TABLE IF NOT EXISTS completion (one INTEGER PRIMARY KEY CHECK (one = 1));";
+
 /// A journal in a SQLite file.
 #[derive(Debug)]
 pub struct SqliteJournal {
@@ -140,7 +145,9 @@ fn check_kind(connection: &Connection, path: &Path) -> Result<(), JournalError> 
 }
 
 fn create(transaction: &Transaction<'_>, run: &str, digest: &ConfigDigest) -> rusqlite::Result<()> {
-    if transaction.table_exists(None, "run")? {
+    let begun = transaction.table_exists(None, "run")?;
+    transaction.execute_batch(COMPLETION)?;
+    if begun {
         return Ok(());
     }
     transaction.execute_batch(TABLES)?;
@@ -192,6 +199,11 @@ fn recover(transaction: &Transaction<'_>, path: &Path) -> Result<Recovered, Jour
         ids_below: count(ids)?,
         steps_leased_below: StepIndex(count(steps)?),
         revisions: Vec::new(),
+        complete: transaction.table_exists(None, "completion").map_err(unread)?
+            && transaction
+                .query_row("SELECT count(*) FROM completion", [], |row| row.get::<_, i64>(0))
+                .map_err(unread)?
+                > 0,
     };
     let sql = "SELECT number, name, digest, endpoints, from_step FROM reward_revision
         ORDER BY number";
@@ -232,6 +244,9 @@ fn write(transaction: &Transaction<'_>, record: &Record) -> rusqlite::Result<()>
                     from_step.get() as i64
                 ],
             )
+        }
+        Record::RunCompleted => {
+            transaction.execute("INSERT OR REPLACE INTO completion VALUES (1)", [])
         }
     }?;
     Ok(())

@@ -78,13 +78,18 @@ impl Machine {
         reward: Reward,
         records: &mut Vec<Record>,
     ) -> Result<Self, Refusal> {
+        let mut ledger = Ledger::new();
+        if recovered.complete {
+            // The learner has gone home; workers may still come and ask.
+            ledger.follow(&plan, plan.steps.get(), &[]);
+        }
         Ok(Self {
             plan,
             timing,
             now: Duration::ZERO,
             ids: Ids::above(recovered.ids_below),
             revisions: Revisions::recover(recovered, reward, records)?,
-            ledger: Ledger::new(),
+            ledger,
             workers: BTreeMap::new(),
             learner: None,
             versions: Versions::new(),

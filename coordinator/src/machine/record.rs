@@ -28,6 +28,8 @@ pub enum Record {
         /// The first step that it rewards.
         from_step: StepIndex,
     },
+    /// The learner has committed every step, and may be gone by now.
+    RunCompleted,
 }
 
 /// What a journal gives back after a restart; the default is that of a new run.
@@ -39,6 +41,8 @@ pub struct Recovered {
     pub steps_leased_below: StepIndex,
     /// The revisions and the step that each takes effect from, by number.
     pub revisions: Vec<(Revision, StepIndex)>,
+    /// Whether every step was committed.
+    pub complete: bool,
 }
 
 impl Recovered {
@@ -54,6 +58,7 @@ impl Recovered {
                 self.revisions.push((revision.clone(), *from_step));
                 self.revisions.sort_by_key(|(known, _)| known.number);
             }
+            Record::RunCompleted => self.complete = true,
         }
     }
 }

@@ -98,6 +98,8 @@ pub(crate) struct Actor {
     news: bool,
     started: Instant,
     draining: bool,
+    /// Whether it is written down that the run is complete.
+    complete: bool,
 }
 
 impl Actor {
@@ -108,7 +110,8 @@ impl Actor {
         progress: watch::Sender<Progress>,
     ) -> Self {
         let (parked, started) = (Vec::new(), Instant::now());
-        Self { machine, journal, inbox, progress, parked, news: false, started, draining: false }
+        let (news, draining, complete) = (false, false, machine.is_complete());
+        Self { machine, journal, inbox, progress, parked, news, started, draining, complete }
     }
 
     /// Binds the swaps that the configuration schedules, before anything is leased.
@@ -163,6 +166,11 @@ impl Actor {
     ) -> Result<T, CoordinatorError> {
         let mut records = Vec::new();
         let answer = event(&mut self.machine, self.started.elapsed(), &mut records);
+        if !self.complete && self.machine.is_complete() {
+            // Before the learner is told, which goes home then.
+            self.complete = true;
+            records.push(Record::RunCompleted);
+        }
         // Written here and not on another thread: a few times a step, and the answer has to wait.
         self.journal.append(&records)?;
         Ok(answer)

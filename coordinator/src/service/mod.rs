@@ -111,7 +111,8 @@ impl Coordinator {
         let machine = Machine::new(plan, timing, recovered, reward, &mut records)?;
         journal.append(&records)?;
         let (address, inbox) = mailbox(NAME, MAILBOX);
-        let begun = Progress { committed_steps: 0, total_steps, complete: false };
+        let committed_steps = machine.committed().unwrap_or(0);
+        let begun = Progress { committed_steps, total_steps, complete: machine.is_complete() };
         let (publish, progress) = watch::channel(begun);
         let actor = Actor::new(machine, journal, inbox, publish);
         let admin = Admin::new(address.clone(), Arc::clone(&examples));

@@ -31,8 +31,6 @@ use crate::weights::{self, Shelf};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long saying goodbye may take: leases of one that left without a word run out by themselves.
 const GOODBYE: Duration = Duration::from_secs(2);
-/// How long a coordinator may be away without being worth a worry.
-const USUAL: Duration = Duration::from_secs(30);
 /// The shortest time between two heartbeats, whatever the coordinator says.
 const QUICKEST: Duration = Duration::from_millis(10);
 
@@ -216,7 +214,7 @@ impl Running {
                 match answer {
                     Ok(registered) => self.on_registered(&registered),
                     Err(status) if is_final(&status) => return Err(self.unwelcome(&status)),
-                    Err(status) => self.failed("register", &status),
+                    Err(status) => self.failed("register", &status)?,
                 }
             }
             // Of a registration that counts no more; its question was forgotten with it.
@@ -226,18 +224,18 @@ impl Running {
                 self.asking = None;
                 match answer {
                     Ok(answer) => self.on_leased(answer, draining).await?,
-                    Err(status) => self.failed("lease", &status),
+                    Err(status) => self.failed("lease", &status)?,
                 }
             }
             Answer::Beaten(_, answer) => {
                 self.beating = false;
                 match answer {
                     Ok(answer) => self.on_beaten(answer).await?,
-                    Err(status) => self.failed("heartbeat", &status),
+                    Err(status) => self.failed("heartbeat", &status)?,
                 }
             }
             // What could not be given back is not named any more, and runs out.
-            Answer::Released(_, Err(status)) => self.failed("release", &status),
+            Answer::Released(_, Err(status)) => self.failed("release", &status)?,
             Answer::Released(_, Ok(())) => {}
         }
         Ok(())
@@ -327,7 +325,7 @@ impl Running {
         self.away = None;
     }
 
-    fn failed(&mut self, call: &'static str, status: &Status) {
+    fn failed(&mut self, call: &'static str, status: &Status) -> Result<(), WorkerError> {
         if is_forgotten(status) {
             tracing::info!(
                 worker = self.parts.config.name,
@@ -337,7 +335,7 @@ impl Running {
             self.asking = None;
             self.beating = false;
             self.retry_at = Instant::now();
-            return;
+            return Ok(());
         }
         let delay = self.attempts.next_delay();
         self.retry_at = Instant::now() + delay;
@@ -349,6 +347,7 @@ impl Running {
             Some(wait) => {
                 tracing::debug!(call, coordinator, error, ?delay, "the coordinator is still away");
                 wait.detail(detail);
+                wait.overdue().map_or(Ok(()), |in_vain| Err(WorkerError::Unreachable(in_vain)))
             }
             None => {
                 tracing::warn!(
@@ -357,7 +356,9 @@ impl Running {
                     error,
                     "the coordinator is away; going on without it"
                 );
-                self.away = Some(self.parts.waits.enter("coordinator", detail, USUAL));
+                let within = self.parts.config.limits.coordinator;
+                self.away = Some(self.parts.waits.enter("coordinator", detail, within));
+                Ok(())
             }
         }
     }

@@ -19,6 +19,7 @@ fn records() -> Vec<Record> {
         Record::RevisionBound { revision: revision(2, 1), from_step: StepIndex(3) },
         Record::RevisionBound { revision: revision(1, 9), from_step: StepIndex(0) },
         Record::IdsReserved { below: 2049 },
+        Record::RunCompleted,
     ]
 }
 
