@@ -41,7 +41,7 @@ work=$(mktemp -d)
 export COMPOSE_PROJECT_NAME=$name OCTET_NETWORK=$name.internal OCTET_IMAGE=octet:$name
 export OCTET_ENV_FILE=$work/run.env
 # What a shell may have set for a run of its own.
-unset OCTET_JOIN_TOKEN OCTET_REWARD OCTET_REWARD_NEXT OCTET_REWARDS OCTET_RECIPE OCTET_TARGET
+unset OCTET_JOIN_TOKEN OCTET_RUN OCTET_REWARD OCTET_REWARD_NEXT OCTET_REWARDS OCTET_RECIPE OCTET_TARGET
 unset COMPOSE_FILE COMPOSE_PROFILES
 c() { "${compose[@]}" -f "$root/deploy/compose.yaml" -f "$work/slow.yaml" "$@"; }
 
@@ -250,9 +250,9 @@ check "workers and coordinator end with it" eventually 60 ended_well rollout-wor
 
 digest() { python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["weights_digest"])' "$1"; }
 must "the learner's volume holds the summary" \
-    eval 'c run --rm -T --entrypoint cat octet /runs/learner/summary.json >"$work/run.json" 2>"$work/said"'
+    eval 'c run --rm -T --entrypoint cat octet /runs/quickstart/summary.json >"$work/run.json" 2>"$work/said"'
 must "the coordinator's volume holds the record of the swap" \
-    eval 'c run --rm -T octet reward history --run /runs/coordinator --replay >"$work/replay.toml" 2>"$work/said"'
+    eval 'c run --rm -T octet reward history --run /coordinator/quickstart --replay >"$work/replay.toml" 2>"$work/said"'
 step=$(sed -n 's/^step *= *\([0-9]*\).*/\1/p' "$work/replay.toml" | head -1)
 
 # plain NAME: an undisturbed run of the recipe $work/NAME.toml in one process, in the same image: a platform's
