@@ -141,7 +141,7 @@ ended_well() {
 
 # ---- the run, made short and slow ---------------------------------------------------------------------------
 
-length=${OCTET_TEST_STEPS:-60}
+length=${OCTET_TEST_STEPS:-48}
 keys=(OCTET_RUN__STEPS="$length" OCTET_LEARNER__BATCH=4 OCTET_SAMPLING__MAX_TOKENS=24 OCTET_EVALUATION__ENABLED=false)
 printf '%s\n' "${keys[@]}" OCTET_LOG=info >"$OCTET_ENV_FILE"
 # So slow that all that is done to it is done while it goes on, on a fast machine, too.
@@ -197,6 +197,13 @@ passed_on() {
     done
     [ $total -gt 0 ]
 }
+told() {
+    said c run --rm -T octet status --json --interval 0 --coordinator https://coordinator:7000 &&
+        sed -n '/^{/p' "$work/said" | python3 -c \
+            'import json, sys; s = json.load(sys.stdin); sys.exit(len(s["workers"]) != 5 or s["total_steps"] != int(sys.argv[1]))' \
+            "$length"
+}
+check "octet status tells of all 5, asked from a container beside them" told
 check "workers pass weights on to each other, by their containers' names" eventually 90 passed_on
 must "5 workers become 1" scale 1
 must "the run goes on with 1" advances 90
@@ -204,8 +211,8 @@ must "the run goes on with 1" advances 90
 # ---- a cut network ------------------------------------------------------------------------------------------
 
 worker=$(containers rollout-worker)
-must "the last worker's network is cut, and it is missed" said docker network disconnect "$OCTET_NETWORK" "$worker"
-must "the coordinator gives it up" eventually 90 workers_are 0
+must "the last worker's network is cut" said docker network disconnect "$OCTET_NETWORK" "$worker"
+must "it is missed" eventually 90 workers_are 0
 before=$(steps)
 sleep 3
 check "without a worker no step is taken" is "$before" steps
@@ -258,8 +265,8 @@ step=$(sed -n 's/^step *= *\([0-9]*\).*/\1/p' "$work/replay.toml" | head -1)
 # plain NAME: an undisturbed run of the recipe $work/NAME.toml in one process, in the same image: a platform's
 # mathematics may differ from another's.
 plain() {
-    local options=(--rm --network none --read-only --tmpfs /tmp:exec --cap-drop ALL --cpu-shares "${OCTET_CPU_SHARES:-1024}"
-        --env-file "$OCTET_ENV_FILE" -v "$work/$1.toml:/octet/$1.toml:ro" -v "$root/deploy/rewards:/octet/rewards:ro")
+    local options=(--rm --label "com.docker.compose.project=$name" --network none --read-only --tmpfs /tmp
+        --cap-drop ALL --cpu-shares "${OCTET_CPU_SHARES:-1024}" --env-file "$OCTET_ENV_FILE" -v "$work/$1.toml:/octet/$1.toml:ro" -v "$root/deploy/rewards:/octet/rewards:ro")
     docker run "${options[@]}" --entrypoint sh "$OCTET_IMAGE" -c \
         "octet train $1.toml --out /tmp/run >/tmp/log 2>&1 || { cat /tmp/log >&2; exit 1; }; cat /tmp/run/summary.json" \
         >"$work/$1.json" 2>"$work/said" || { tail -20 "$work/said"; return 1; }
