@@ -1,7 +1,7 @@
 //! Whoever looks at a run while it goes on: a client that asks for its status, and a host that delivers
 //! again what the learner has already.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -113,7 +113,7 @@ impl Echoes {
 }
 
 /// Delivers some groups of the spool again; how many receipts came, or nothing when the wire broke.
-async fn echo(path: &PathBuf, groups: u64, dice: &mut Dice) -> Option<u64> {
+async fn echo(path: &Path, groups: u64, dice: &mut Dice) -> Option<u64> {
     let spool = Spool::read_only(path).ok()?;
     let mut present = spool.present(GroupIndex(0)..GroupIndex(groups)).ok()?;
     dice.shuffle(&mut present);
