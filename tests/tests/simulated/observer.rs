@@ -1,7 +1,7 @@
 //! Whoever looks at a run while it goes on: a client that asks for its status, and a host that delivers
 //! again what the learner has already.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
