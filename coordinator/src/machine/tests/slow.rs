@@ -219,7 +219,9 @@ fn simulate(plan: RunPlan, workers: &[(u64, u64)], spread: u64) -> Outcome {
 
 #[test]
 fn a_worker_twenty_times_slower_does_not_hold_up_a_step() {
-    let shapes: [(&str, u64, Vec<(u64, u64)>); 4] = [
+    // Name, batch, and the workers: width and time of a group in milliseconds.
+    type Shape = (&'static str, u64, Vec<(u64, u64)>);
+    let shapes: [Shape; 4] = [
         ("four of width 4, 32 groups", 32, vec![(4, 1000); 4]),
         ("two of width 4, 8 groups", 8, vec![(4, 1000); 2]),
         ("eight of width 8, 64 groups of 10 s", 64, vec![(8, 10_000); 8]),
