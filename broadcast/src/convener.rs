@@ -1,6 +1,6 @@
 //! Decides who is in an epoch, and when it ends.
 //!
-//! Invariants: an identifier is used for one roster only; each stage but [`Stage::Together`], in which
+//! Invariants: an identifier is used for one roster only, and once by each of its members; each stage but [`Stage::Together`], in which
 //! nobody waits, ends at its deadline at the latest; whoever was late rests before it is asked again.
 //!
 //! A collective does not tell who hangs: from outside all of its members do. Who dies is silent and left
@@ -49,6 +49,8 @@ struct Known {
     seen: Duration,
     strikes: u32,
     rests_until: Duration,
+    /// The last epoch whose communicator it was told to form.
+    told: Epoch,
 }
 
 #[derive(Clone, Debug)]
@@ -113,9 +115,18 @@ impl Convener {
     /// Takes a member's state in and tells it what to do. Time that goes backwards stands still.
     pub fn report(&mut self, now: Duration, member: Member, state: State) -> Orders {
         self.now = self.now.max(now);
-        let fresh = Known { state, seen: self.now, strikes: 0, rests_until: Duration::ZERO };
+        let fresh = Known {
+            state,
+            seen: self.now,
+            strikes: 0,
+            rests_until: Duration::ZERO,
+            told: Epoch::default(),
+        };
         let known = self.members.entry(member).or_insert(fresh);
         (known.state, known.seen) = (state, self.now);
+        // It was told of the epoch and does not know it: another process under the same name, for which the
+        // place in the communicator is taken. (Or its orders were lost, which costs an epoch.)
+        let reborn = known.told == self.epoch && state.heard < self.epoch;
         if state.heard > self.epoch {
             // This convener has replaced one that had come further.
             self.epoch = state.heard;
@@ -129,8 +140,17 @@ impl Convener {
             }
             self.stage = Stage::Apart { since: self.now };
         }
+        if reborn && self.roster().contains(&member) {
+            self.stage = Stage::Apart { since: self.now };
+        }
         self.tick(now);
-        self.orders(member)
+        let orders = self.orders(member);
+        if let (Order::Sit(..) | Order::Send(..), Some(known)) =
+            (orders.order, self.members.get_mut(&member))
+        {
+            known.told = self.epoch;
+        }
+        orders
     }
 
     /// A member leaves for good, or its node was given up.
