@@ -5,4 +5,5 @@
 #   OCTET_CHAOS_SEED=7 OCTET_CHAOS_ROUNDS=3 tests/chaos.sh     the moments of another time, fewer rounds
 set -euo pipefail
 cd "$(dirname "$0")/.."
-exec cargo test --release -p octet --test chaos -- --ignored --nocapture
+# The whole workspace, so that nothing is built again that its tests have built.
+exec cargo test --workspace --release --test chaos -- --ignored --nocapture
