@@ -20,9 +20,11 @@ mod convener;
 pub mod nccl;
 mod player;
 mod seat;
+mod store;
 mod words;
 
 pub use convener::{Convener, Timing};
 pub use player::{Action, Outcome, Player};
 pub use seat::{Fault, Progress, Seat, Transport};
+pub use store::{Factory, Store};
 pub use words::{Epoch, Member, Order, Orders, Place, State, UniqueId};

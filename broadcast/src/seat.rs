@@ -1,7 +1,7 @@
 //! Drives a player on a transport.
 //!
-//! Invariant: no call into the transport blocks; what takes time is begun and then asked after, so that
-//! a deadline is kept whatever the other members do.
+//! Invariant: no call into the transport waits for another member; what does is begun and then asked
+//! after, so that a deadline is kept whatever the others do.
 
 use std::time::Duration;
 
@@ -36,6 +36,28 @@ pub trait Transport {
 
     /// Gives the communicator up at once, also in the middle of something.
     fn abort(&mut self);
+}
+
+impl<T: Transport + ?Sized> Transport for Box<T> {
+    fn unique_id(&mut self) -> Result<UniqueId, Fault> {
+        (**self).unique_id()
+    }
+
+    fn form(&mut self, place: &Place) -> Result<(), Fault> {
+        (**self).form(place)
+    }
+
+    fn broadcast(&mut self, version: u64) -> Result<(), Fault> {
+        (**self).broadcast(version)
+    }
+
+    fn poll(&mut self) -> Result<Progress, Fault> {
+        (**self).poll()
+    }
+
+    fn abort(&mut self) {
+        (**self).abort();
+    }
 }
 
 /// How far a transport is with what was begun.
