@@ -4,16 +4,20 @@
 //! nobody waits, ends at its deadline at the latest; whoever was late rests before it is asked again.
 //!
 //! A collective does not tell who hangs: from outside all of its members do. Who dies is silent and left
-//! out of the next epoch; where nobody is, the epochs that fail give strikes, and after [`STRIKES`] of them
-//! there is a rest, in which versions come over gRPC.
+//! out of the next epoch, and so is who has not even begun when the deadline comes. Where there is nobody
+//! such, all who are late rest; epochs that fail give strikes, and after [`STRIKES`] of them there is a
+//! rest as well, in which versions come over gRPC.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use crate::phase::{Eviction, Phase, Why};
 use crate::words::{Epoch, Member, Order, Orders, Place, State, UniqueId};
 
 /// Faults in a row after which a member is not asked for a while, though it reports them itself.
 const STRIKES: u32 = 3;
+/// How many evictions are remembered.
+const EVICTIONS: usize = 16;
 
 /// How long things may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +36,21 @@ pub struct Timing {
     pub rest: Duration,
 }
 
+impl Default for Timing {
+    /// For a few gigabytes over NVLink or a fast network, with the copies on both ends.
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            name: seconds(10),
+            sit: seconds(30),
+            send: seconds(30),
+            settle: seconds(1),
+            silence: seconds(2),
+            rest: seconds(60),
+        }
+    }
+}
+
 /// The state of the membership.
 #[derive(Clone, Debug)]
 pub struct Convener {
@@ -40,7 +59,12 @@ pub struct Convener {
     now: Duration,
     epoch: Epoch,
     stage: Stage,
+    /// Since when.
+    since: Duration,
     members: BTreeMap<Member, Known>,
+    evictions: VecDeque<Eviction>,
+    evicted: u64,
+    broadcasts: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -83,8 +107,17 @@ impl Convener {
             now: Duration::ZERO,
             epoch: Epoch::default(),
             stage: Stage::Apart { since: Duration::ZERO },
+            since: Duration::ZERO,
             members: BTreeMap::new(),
+            evictions: VecDeque::new(),
+            evicted: 0,
+            broadcasts: 0,
         }
+    }
+
+    /// Whether anybody takes part, or did.
+    pub fn is_in_use(&self) -> bool {
+        !self.members.is_empty() || self.epoch > Epoch::default()
     }
 
     /// The epoch that counts.
@@ -112,6 +145,51 @@ impl Convener {
         }
     }
 
+    /// What the membership is doing.
+    pub fn phase(&self) -> Phase {
+        match &self.stage {
+            Stage::Apart { .. } => Phase::Apart,
+            Stage::Naming { .. } => Phase::Naming,
+            Stage::Sitting { .. } => Phase::Forming,
+            Stage::Together { .. } => Phase::Together,
+            Stage::Sending { version, .. } => Phase::Sending(*version),
+        }
+    }
+
+    /// Since when it does.
+    pub fn since(&self) -> Duration {
+        self.since
+    }
+
+    /// The members that it waits for.
+    pub fn missing(&self) -> Vec<Member> {
+        match &self.stage {
+            Stage::Naming { .. } => vec![self.root],
+            Stage::Sitting { table, .. } | Stage::Sending { table, .. } => {
+                let late = table.roster.iter().filter(|member| !self.has_done(**member));
+                late.copied().collect()
+            }
+            Stage::Apart { .. } | Stage::Together { .. } => Vec::new(),
+        }
+    }
+
+    /// The version that a broadcast is about to bring to a member, and until when; if it has not come
+    /// by then it never will.
+    pub fn brings(&self, member: Member) -> Option<(u64, Duration)> {
+        let Stage::Sending { table, version, until } = &self.stage else { return None };
+        table.roster.contains(&member).then_some((*version, *until))
+    }
+
+    /// Who was left out lately, the newest last.
+    pub fn evictions(&self) -> impl ExactSizeIterator<Item = &Eviction> {
+        self.evictions.iter()
+    }
+
+    /// How many were, and how many versions a whole roster received.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.evicted, self.broadcasts)
+    }
+
     /// Takes a member's state in and tells it what to do. Time that goes backwards stands still.
     pub fn report(&mut self, now: Duration, member: Member, state: State) -> Orders {
         self.now = self.now.max(now);
@@ -130,18 +208,21 @@ impl Convener {
         if state.heard > self.epoch {
             // This convener has replaced one that had come further.
             self.epoch = state.heard;
-            self.stage = Stage::Apart { since: self.now };
+            self.part();
         }
+        // Whoever gives up at the deadline that it was told is no cause: it waited for others.
+        self.end_late();
         let broken = state.failed == Some(self.epoch) && self.roster().contains(&member);
         if broken && let Some(known) = self.members.get_mut(&member) {
             known.strikes += 1;
             if known.strikes >= STRIKES {
-                known.rests_until = self.now + self.timing.rest;
+                self.evict(member, Why::Faults, self.timing.rest);
             }
-            self.stage = Stage::Apart { since: self.now };
+            self.part();
         }
         if reborn && self.roster().contains(&member) {
-            self.stage = Stage::Apart { since: self.now };
+            self.evict(member, Why::Reborn, Duration::ZERO);
+            self.part();
         }
         self.tick(now);
         let orders = self.orders(member);
@@ -156,7 +237,10 @@ impl Convener {
     /// A member leaves for good, or its node was given up.
     pub fn leave(&mut self, now: Duration, member: Member) {
         self.now = self.now.max(now);
-        self.members.remove(&member);
+        if self.members.remove(&member).is_some() && self.roster().contains(&member) {
+            self.evict(member, Why::Left, Duration::ZERO);
+            self.part();
+        }
         self.tick(now);
     }
 
@@ -165,32 +249,61 @@ impl Convener {
         self.now = self.now.max(now);
         let (now, silence) = (self.now, self.timing.silence);
         self.members.retain(|_, known| now.saturating_sub(known.seen) < silence);
-        if self.roster().iter().any(|member| !self.members.contains_key(member)) {
-            self.stage = Stage::Apart { since: now };
+        let gone = self.roster().iter().filter(|member| !self.members.contains_key(member));
+        let gone: Vec<Member> = gone.copied().collect();
+        for member in &gone {
+            self.evict(*member, Why::Silent, Duration::ZERO);
+        }
+        if !gone.is_empty() {
+            self.part();
         }
         self.end_late();
         // Each stage may be over as soon as it has begun.
         while self.advance() {}
     }
 
-    /// Ends a stage whose deadline has passed; those it waited for rest.
+    /// Ends a stage whose deadline has passed. Those rest who have not begun; where all have, one of them
+    /// hangs and nobody can say who, so all who are late do.
     fn end_late(&mut self) {
-        let late: Vec<Member> = match &self.stage {
-            Stage::Naming { until } if *until <= self.now => vec![self.root],
+        let phase = self.phase();
+        let late = match &self.stage {
+            Stage::Naming { until } if *until <= self.now => self.missing(),
             Stage::Sitting { table, until } | Stage::Sending { table, until, .. }
                 if *until <= self.now && !self.is_ready(table) =>
             {
-                let ready = |member: &&Member| !self.has_done(**member);
-                table.roster.iter().filter(ready).copied().collect()
+                self.missing()
             }
             _ => return,
         };
-        for member in late {
-            if let Some(known) = self.members.get_mut(&member) {
-                known.rests_until = self.now + self.timing.rest;
-            }
+        let idle: Vec<Member> = late.iter().copied().filter(|one| !self.has_begun(*one)).collect();
+        let (who, why) = match idle.is_empty() {
+            true => (late, Why::NotEnded(phase)),
+            false => (idle, Why::NotBegun(phase)),
+        };
+        for member in who {
+            self.evict(member, why, self.timing.rest);
         }
+        self.part();
+    }
+
+    /// The next epoch will be without this member, at least for so long.
+    fn evict(&mut self, member: Member, why: Why, rest: Duration) {
+        let rests_until = self.now + rest;
+        if let Some(known) = self.members.get_mut(&member) {
+            known.rests_until = known.rests_until.max(rests_until);
+        }
+        self.evicted += 1;
+        if self.evictions.len() == EVICTIONS {
+            self.evictions.pop_front();
+        }
+        let (epoch, at) = (self.epoch, self.now);
+        self.evictions.push_back(Eviction { epoch, member, why, at, rests_until });
+    }
+
+    /// Ends the epoch.
+    fn part(&mut self) {
         self.stage = Stage::Apart { since: self.now };
+        self.since = self.now;
     }
 
     /// Goes one stage on, if it may.
@@ -244,10 +357,12 @@ impl Convener {
                         known.strikes = 0;
                     }
                 }
+                self.broadcasts += 1;
                 Stage::Together { table: table.clone() }
             }
         };
         self.stage = next;
+        self.since = now;
         true
     }
 
@@ -276,6 +391,18 @@ impl Convener {
             Stage::Sitting { .. } => known.state.seated == Some(self.epoch),
             Stage::Sending { version, .. } => known.state.done == Some((self.epoch, *version)),
             _ => true,
+        }
+    }
+
+    /// Whether it has taken on what the stage waits for.
+    fn has_begun(&self, member: Member) -> bool {
+        let Some(known) = self.members.get(&member) else { return false };
+        match &self.stage {
+            Stage::Sitting { .. } => known.state.begun == Some((self.epoch, None)),
+            Stage::Sending { version, .. } => {
+                known.state.begun == Some((self.epoch, Some(*version)))
+            }
+            _ => false,
         }
     }
 

@@ -63,6 +63,26 @@ impl Player {
         self.doing.map(|doing| doing.until)
     }
 
+    /// What that is, for a person.
+    pub fn doing(&self) -> Option<String> {
+        self.doing.map(|Doing { what, epoch, .. }| match what {
+            What::Naming => format!("epoch {epoch}: draw an identifier"),
+            What::Forming => format!("epoch {epoch}: form the communicator"),
+            What::Broadcasting(version) => format!("epoch {epoch}: broadcast version {version}"),
+        })
+    }
+
+    /// The library has taken on what was asked of it: what is left depends on the others as well.
+    pub fn begun(&mut self) {
+        self.state.begun = match self.doing {
+            Some(Doing { what: What::Forming, epoch, .. }) => Some((epoch, None)),
+            Some(Doing { what: What::Broadcasting(version), epoch, .. }) => {
+                Some((epoch, Some(version)))
+            }
+            _ => self.state.begun,
+        };
+    }
+
     /// A version is there that was not broadcast.
     pub fn holds(&mut self, version: u64) {
         self.state.holds = self.state.holds.max(Some(version));

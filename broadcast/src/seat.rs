@@ -105,6 +105,11 @@ impl<T: Transport> Seat<T> {
         self.player.deadline()
     }
 
+    /// What that is, for a person.
+    pub fn doing(&self) -> Option<String> {
+        self.player.doing()
+    }
+
     /// The last fault of the transport, for `status`.
     pub fn last_fault(&self) -> Option<&Fault> {
         self.last_fault.as_ref()
@@ -160,7 +165,10 @@ impl<T: Transport> Seat<T> {
                 Action::Broadcast(version) => self.transport.broadcast(version),
             };
             match begun {
-                Ok(()) => self.begun = true,
+                Ok(()) => {
+                    self.begun = true;
+                    self.player.begun();
+                }
                 Err(fault) => self.failed(fault),
             }
         }

@@ -65,6 +65,9 @@ pub struct State {
     pub named: Option<(Epoch, UniqueId)>,
     /// The epoch whose communicator it is in.
     pub seated: Option<Epoch>,
+    /// What it began last: to form an epoch's communicator, or to broadcast a version in it. Who has not
+    /// begun what everybody waits for is the one who hangs.
+    pub begun: Option<(Epoch, Option<u64>)>,
     /// The last broadcast that it took part in to the end.
     pub done: Option<(Epoch, u64)>,
     /// The last epoch whose communicator it aborted for a fault or a deadline.

@@ -42,6 +42,8 @@ enum Trouble {
     Error,
     Slow(u64),
     Silent(u64),
+    /// Its library does not return, so it takes on nothing; its heartbeats go on.
+    Stuck(u64),
     Restart,
 }
 
@@ -51,6 +53,8 @@ struct Node {
     dead_until: u64,
     /// Its messages get lost until then.
     silent_until: u64,
+    /// Nobody drives its seat until then.
+    stuck_until: u64,
     fetching: Option<(u64, u64)>,
 }
 
@@ -74,6 +78,7 @@ impl World {
             seat: Seat::new(Wire::new(Rc::clone(&net), member)),
             dead_until: 0,
             silent_until: 0,
+            stuck_until: 0,
             fetching: None,
         };
         let nodes = (0..=workers).map(|member| (member, node(member))).collect();
@@ -108,6 +113,9 @@ impl World {
             Trouble::Silent(for_ms) => {
                 self.nodes.get_mut(&member).unwrap().silent_until = now + for_ms;
             }
+            Trouble::Stuck(for_ms) => {
+                self.nodes.get_mut(&member).unwrap().stuck_until = now + for_ms;
+            }
             Trouble::Die | Trouble::DieFor(_) if member == ROOT => {}
             Trouble::Die => self.die(member, u64::MAX),
             Trouble::DieFor(for_ms) => self.die(member, now + for_ms),
@@ -120,7 +128,7 @@ impl World {
         self.net.borrow_mut().weights.remove(&member);
         let seat = Seat::new(Wire::new(Rc::clone(&self.net), member));
         let node = self.nodes.get_mut(&member).unwrap();
-        *node = Node { seat, dead_until: until, silent_until: 0, fetching: None };
+        *node = Node { seat, dead_until: until, silent_until: 0, stuck_until: 0, fetching: None };
     }
 
     fn tick(&mut self) {
@@ -131,8 +139,11 @@ impl World {
             if node.dead_until > now {
                 continue;
             }
-            node.seat.poll(ms(now));
-            if node.seat.transport().is_busy() {
+            let stuck = node.stuck_until > now;
+            if !stuck {
+                node.seat.poll(ms(now));
+            }
+            if node.seat.transport().is_busy() && !stuck {
                 let until = node.seat.deadline().expect("a wait without a deadline");
                 assert!(until > ms(now), "member {member} waits past its deadline");
             }
@@ -152,7 +163,9 @@ impl World {
                 if let (Order::Send(..), true) = (orders.order, *member == ROOT) {
                     assert_eq!(Some(self.published), node.seat.state().holds);
                 }
-                node.seat.order(ms(now), &orders);
+                if !stuck {
+                    node.seat.order(ms(now), &orders);
+                }
                 if let (Some(version), None) = (orders.catch_up, node.fetching) {
                     node.fetching = Some((version, now + FETCH));
                 }
@@ -259,6 +272,26 @@ fn one_that_hangs_holds_nobody_up_for_longer_than_a_deadline() {
 }
 
 #[test]
+fn one_that_does_not_even_begin_is_left_out_alone() {
+    let mut world = World::new(3, false);
+    world.run(1_000);
+    world.trouble(3, &Trouble::Stuck(60_000));
+    world.publish();
+    let patience = timing().send.as_millis() as u64 + 3 * HEARTBEAT + FETCH;
+    world.run(world.now + patience);
+    assert_eq!(world.convener.evictions().map(|e| e.member).collect::<Vec<_>>(), [Member(3)]);
+    // The others do not rest: they form the next epoch as soon as all have settled.
+    world.run(world.now + 500);
+    assert_eq!(world.convener.roster(), [Member(0), Member(1), Member(2)]);
+    let fetched = world.caught_up;
+    world.publish();
+    world.run(world.now + 300);
+    let weights = world.net.borrow().weights.clone();
+    assert_eq!([0, 1, 2].map(|member| weights[&member]), [2, 2, 2]);
+    assert_eq!(world.caught_up, fetched, "the second version came by broadcast");
+}
+
+#[test]
 fn one_that_joins_catches_up_and_enters_at_the_next_epoch() {
     let mut world = World::new(3, true);
     world.trouble(3, &Trouble::DieFor(3_000));
@@ -280,6 +313,7 @@ fn trouble() -> impl Strategy<Value = Trouble> {
         Just(Trouble::Error),
         (0u64..600).prop_map(Trouble::Slow),
         (50u64..2_000).prop_map(Trouble::Silent),
+        (50u64..3_000).prop_map(Trouble::Stuck),
         Just(Trouble::Restart),
     ]
 }

@@ -1,7 +1,7 @@
 //! The wire: what nodes say to each other, and how they say it.
 //!
 //! The one idea of this crate is that the contracts live in one place. Generated code stays private;
-//! what leaves are messages by service ([`coordinator`], [`reward`], [`learner`], [`weights`]),
+//! what leaves are messages by service ([`coordinator`], [`broadcast`], [`reward`], [`learner`], [`weights`]),
 //! newtypes where two numbers could be confused ([`ids`]), one way to open a connection on each
 //! side ([`transport`]), one way to show who may call ([`auth`]) and one way to carry an error across
 //! ([`error`]).
@@ -12,6 +12,7 @@ mod generated;
 
 pub mod admin;
 pub mod auth;
+pub mod broadcast;
 pub mod coordinator;
 pub mod error;
 pub mod ids;

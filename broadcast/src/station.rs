@@ -1,0 +1,153 @@
+//! A seat on a thread of its own, which a library may hold up for as long as it likes.
+//!
+//! Invariants: telling it something and hearing from it never wait; of what it is told only the newest
+//! counts, since orders are states; it ends by itself once it is dropped and the library lets it. What
+//! time it is comes from a clock that is handed in.
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::seat::{Fault, Seat};
+use crate::store::{Factory, Store};
+use crate::words::{Order, Orders, State};
+
+/// How often the transport is asked while something is under way.
+const BUSY: Duration = Duration::from_millis(2);
+/// How often it is asked whether an idle communicator is still whole.
+const IDLE: Duration = Duration::from_millis(100);
+
+/// What a member's seat says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// What to tell the coordinator.
+    pub state: State,
+    /// What is being done, and when it is given up.
+    pub doing: Option<(String, Duration)>,
+    /// The last fault.
+    pub fault: Option<String>,
+}
+
+/// A seat that is being driven.
+#[derive(Debug)]
+pub struct Station {
+    desk: Arc<Desk>,
+}
+
+/// What the thread is to hear of.
+struct Desk {
+    slip: Mutex<Slip>,
+    news: Condvar,
+    clock: Box<dyn Fn() -> Duration + Send + Sync>,
+}
+
+#[derive(Debug, Default)]
+struct Slip {
+    /// The newest orders, and when they came.
+    orders: Option<(Duration, Orders)>,
+    holds: Option<u64>,
+    over: bool,
+}
+
+impl Station {
+    /// Starts the thread. `heard` is told, on it, of each change of what the seat says, or why there is no
+    /// transport to be had, which is the end of it.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn start(
+        factory: Factory,
+        store: Box<dyn Store>,
+        clock: impl Fn() -> Duration + Send + Sync + 'static,
+        heard: impl FnMut(Result<Report, Fault>) + Send + 'static,
+    ) -> io::Result<Self> {
+        let clock = Box::new(clock);
+        let desk = Arc::new(Desk { slip: Mutex::default(), news: Condvar::new(), clock });
+        let own = Arc::clone(&desk);
+        let thread = std::thread::Builder::new().name("octet-broadcast".to_owned());
+        thread.spawn(move || drive(&own, factory, store, heard))?;
+        Ok(Self { desk })
+    }
+
+    /// Hands over orders; older ones that were not read yet are forgotten.
+    pub fn tell(&self, orders: Orders) {
+        let now = (self.desk.clock)();
+        self.desk.slip().orders = Some((now, orders));
+        self.desk.news.notify_all();
+    }
+
+    /// A version is there that was not broadcast.
+    pub fn holds(&self, version: u64) {
+        let mut slip = self.desk.slip();
+        slip.holds = slip.holds.max(Some(version));
+        drop(slip);
+        self.desk.news.notify_all();
+    }
+}
+
+impl Drop for Station {
+    fn drop(&mut self) {
+        self.desk.slip().over = true;
+        self.desk.news.notify_all();
+    }
+}
+
+impl Desk {
+    fn slip(&self) -> MutexGuard<'_, Slip> {
+        // Nothing panics while it holds the lock.
+        self.slip.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was written since the last look, after a pause unless there is something.
+    fn read(&self, pause: Duration) -> Slip {
+        let idle = |slip: &mut Slip| slip.orders.is_none() && slip.holds.is_none() && !slip.over;
+        let waited = self.news.wait_timeout_while(self.slip(), pause, idle);
+        let (mut slip, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *slip)
+    }
+}
+
+impl std::fmt::Debug for Desk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Desk").finish_non_exhaustive()
+    }
+}
+
+fn drive(
+    desk: &Desk,
+    factory: Factory,
+    store: Box<dyn Store>,
+    mut heard: impl FnMut(Result<Report, Fault>),
+) {
+    let mut seat = match factory(store) {
+        Ok(transport) => Seat::new(transport),
+        Err(fault) => return heard(Err(fault)),
+    };
+    // Now it is known that it can take part.
+    let mut said = Report::default();
+    heard(Ok(said.clone()));
+    loop {
+        let pause = if seat.deadline().is_some() { BUSY } else { IDLE };
+        let slip = desk.read(pause);
+        if slip.over {
+            break;
+        }
+        if let Some(version) = slip.holds {
+            seat.holds(version);
+        }
+        if let Some((at, orders)) = slip.orders {
+            seat.order(at, &orders);
+        }
+        seat.poll((desk.clock)());
+        let now = Report {
+            state: seat.state(),
+            doing: seat.doing().zip(seat.deadline()),
+            fault: seat.last_fault().map(ToString::to_string),
+        };
+        if now != said {
+            said = now;
+            heard(Ok(said.clone()));
+        }
+    }
+    seat.order((desk.clock)(), &Orders { order: Order::Stand, within: IDLE, catch_up: None });
+}
