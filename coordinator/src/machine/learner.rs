@@ -92,6 +92,7 @@ impl Machine {
             queues: Vec::new(),
         });
         self.waiting_since = self.now;
+        self.broadcasts.learner_anew(self.now);
         self.publish(join.published);
         Ok(id)
     }

@@ -8,6 +8,7 @@
 //! it, and a step when the learner says that it is committed. Of workers it believes nothing that
 //! matters: a lease has a deadline, and a group that nobody holds is open again.
 
+mod broadcast;
 mod helping;
 mod ids;
 mod invariants;
@@ -27,6 +28,7 @@ mod workers;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+pub use broadcast::{BroadcastView, EvictionView, Said, Told};
 pub use ids::LearnerId;
 pub use invariants::Violation;
 pub use learner::{LearnerJoin, LearnerReport};
@@ -43,6 +45,7 @@ pub use workers::{Beat, Pulse, WorkerJoin};
 use octet_proto::{ConfigDigest, WorkerId};
 
 use crate::plan::{RunPlan, Timing};
+use broadcast::Broadcasts;
 use ids::Ids;
 use learner::Learner;
 use ledger::Ledger;
@@ -67,6 +70,7 @@ pub struct Machine {
     /// The policy versions that the learner gives out.
     versions: Versions,
     spreading: Spreading,
+    broadcasts: Broadcasts,
     /// When the run last began to wait for what it waits for now.
     waiting_since: Duration,
 }
@@ -96,6 +100,7 @@ impl Machine {
             learner: None,
             versions: Versions::new(),
             spreading: Spreading::default(),
+            broadcasts: Broadcasts::usual(timing),
             waiting_since: Duration::ZERO,
         })
     }
@@ -112,6 +117,7 @@ impl Machine {
             }
             alive
         });
+        self.broadcasts.tick(now);
         let workers = &self.workers;
         let ended = self
             .ledger

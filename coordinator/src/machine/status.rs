@@ -9,6 +9,7 @@ use std::time::Duration;
 use octet_proto::{ConfigDigest, GroupIndex, PolicyVersion, StepIndex, WorkerId};
 
 use super::Machine;
+use super::broadcast::BroadcastView;
 use super::ledger::{Holder, groups};
 use super::revisions::Revision;
 use super::rewards::Binding;
@@ -96,6 +97,8 @@ pub struct Snapshot {
     pub spreading: Spreading,
     /// The coordinator's own queues.
     pub queues: Vec<Queue>,
+    /// How the broadcasts stand; none while nobody takes part in any.
+    pub broadcast: Option<BroadcastView>,
 }
 
 /// A worker at one moment.
@@ -190,6 +193,7 @@ impl Machine {
             weights: self.spreads(),
             spreading: self.spreading,
             queues: Vec::new(),
+            broadcast: self.broadcast_view(),
         }
     }
 
@@ -202,7 +206,8 @@ impl Machine {
         if self.is_complete() {
             return Vec::new();
         }
-        std::iter::once(self.run_wait()).chain(self.silent_learner()).chain(self.silent()).collect()
+        let waits = std::iter::once(self.run_wait()).chain(self.broadcast_wait());
+        waits.chain(self.silent_learner()).chain(self.silent()).collect()
     }
 
     /// Nodes report every heartbeat; one of which two were missed is silent.
@@ -234,7 +239,13 @@ impl Machine {
     }
 
     /// A wait since a moment, for a time that is usual or after which it ends.
-    fn wait(&self, name: &str, detail: String, since: Duration, within: Duration) -> Wait {
+    pub(super) fn wait(
+        &self,
+        name: &str,
+        detail: String,
+        since: Duration,
+        within: Duration,
+    ) -> Wait {
         let since_ago = self.ago(since);
         let deadline_in = within.saturating_sub(since_ago);
         Wait { since_ago, deadline_in, ..Wait::new(name, detail) }

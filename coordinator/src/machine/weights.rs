@@ -42,6 +42,8 @@ pub struct Sources {
     pub digest: String,
     /// Endpoints in the order in which to try them.
     pub endpoints: Vec<String>,
+    /// How long a broadcast may still take that brings it; none when it is to be fetched.
+    pub broadcast_within: Option<Duration>,
 }
 
 /// How a version came to the workers.
@@ -62,7 +64,7 @@ pub struct Spread {
 /// What is known of a version that is given out.
 #[derive(Debug, Clone)]
 pub(crate) struct Version {
-    published: Published,
+    pub(super) published: Published,
     since: Duration,
     took: Option<Duration>,
 }
@@ -128,6 +130,10 @@ impl Machine {
                 version: *version,
                 digest: known.published.digest.clone(),
                 endpoints: self.route(id, &me.weights_endpoint, *version),
+                broadcast_within: self
+                    .broadcasts
+                    .brings(id, *version)
+                    .map(|until| until.saturating_sub(self.now)),
             })
             .collect()
     }

@@ -157,6 +157,7 @@ impl Machine {
         }
         if leaving {
             self.workers.remove(&id);
+            self.broadcasts.worker_gone(self.now, id);
             self.ledger.end_where(|held| held.worker == id);
         } else if let Some(worker) = self.workers.get_mut(&id) {
             worker.seen = self.now;

@@ -17,7 +17,7 @@ use crate::error::CoordinatorError;
 use crate::journal::Journal;
 use crate::machine::{
     Beat, Bound, LearnerId, LearnerJoin, LearnerReport, LeaseKey, MAX_WORKERS, Machine, Offer,
-    Pulse, Queue, Record, Refusal, Reward, Snapshot, Wait, WorkerJoin,
+    Pulse, Queue, Record, Refusal, Reward, Said, Snapshot, Told, Wait, WorkerJoin,
 };
 
 /// The longest time between two looks at the clock.
@@ -44,7 +44,8 @@ pub(crate) enum Command {
     Heartbeat {
         worker: WorkerId,
         beat: Beat,
-        reply: Answer<(Pulse, String)>,
+        said: Option<Said>,
+        reply: Answer<(Pulse, String, Option<Told>)>,
     },
     Release {
         worker: WorkerId,
@@ -59,7 +60,8 @@ pub(crate) enum Command {
     Report {
         learner: LearnerId,
         report: LearnerReport,
-        reply: Answer<bool>,
+        said: Option<Said>,
+        reply: Answer<(bool, Option<Told>)>,
     },
     Swap {
         reward: Reward,
@@ -122,6 +124,11 @@ impl Actor {
         schedule: &[(StepIndex, Reward)],
     ) -> Result<(), CoordinatorError> {
         Ok(self.decide(|m, _, records| m.schedule_rewards(schedule, records))??)
+    }
+
+    /// Sets the clocks of broadcasts, before anybody is heard of.
+    pub(crate) fn set_broadcast_timing(&mut self, timing: octet_broadcast::Timing) {
+        self.machine.set_broadcast_timing(timing);
     }
 
     /// Answers until `stop`. From `drain` on nothing is parked any more.
@@ -192,10 +199,14 @@ impl Actor {
             Command::Lease { worker, want, wait, reply } => {
                 self.on_lease(worker, want, wait, reply)?;
             }
-            Command::Heartbeat { worker, beat, reply } => {
-                let pulse = self.decide(|m, now, _| m.heartbeat(now, worker, beat))?;
+            Command::Heartbeat { worker, beat, said, reply } => {
+                let (told, pulse) = self.decide(|m, now, _| {
+                    // First, so that the sources of versions follow what it says of broadcasts.
+                    let told = said.and_then(|said| m.broadcast_of_worker(now, worker, &said));
+                    (told, m.heartbeat(now, worker, beat))
+                })?;
                 let learner = self.machine.learner_endpoint().to_owned();
-                reply.send(pulse.map(|pulse| (pulse, learner)));
+                reply.send(pulse.map(|pulse| (pulse, learner, told)));
             }
             Command::Release { worker, leases, leaving, reply } => {
                 if leaving {
@@ -213,10 +224,14 @@ impl Actor {
                 self.publish();
                 reply.send(id);
             }
-            Command::Report { learner, report, reply } => {
-                let complete = self.decide(|m, now, _| m.report(now, learner, report))?;
+            Command::Report { learner, report, said, reply } => {
+                let (complete, told) = self.decide(|m, now, _| {
+                    // First, so that a broadcast is only of what is published.
+                    let complete = m.report(now, learner, report);
+                    (complete, said.and_then(|said| m.broadcast_of_learner(now, learner, &said)))
+                })?;
                 self.publish();
-                reply.send(complete);
+                reply.send(complete.map(|complete| (complete, told)));
             }
             Command::Swap { reward, newest_known, reply } => {
                 let bound = self

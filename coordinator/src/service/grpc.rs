@@ -117,15 +117,17 @@ impl CoordinatorService for Grpc {
         request: Request<HeartbeatRequest>,
     ) -> Result<Response<HeartbeatResponse>, Status> {
         let request = request.into_inner();
+        let said = request.broadcast.as_ref().and_then(wire::said);
         let (worker, beat) = (WorkerId(request.worker_id), wire::beat(request));
-        let (pulse, learner_endpoint) =
-            self.ask(PATIENCE, |reply| Command::Heartbeat { worker, beat, reply }).await?;
+        let question = |reply| Command::Heartbeat { worker, beat, said, reply };
+        let (pulse, learner_endpoint, told) = self.ask(PATIENCE, question).await?;
         Ok(Response::new(HeartbeatResponse {
             revoked: pulse.revoked.into_iter().map(wire::lease_ref).collect(),
             newest_version: pulse.newest_version.get(),
             learner_endpoint,
             run_complete: pulse.complete,
             sources: pulse.sources.into_iter().map(wire::sources).collect(),
+            broadcast: told.as_ref().map(wire::told),
         }))
     }
 
@@ -159,10 +161,12 @@ impl CoordinatorService for Grpc {
         request: Request<ReportProgressRequest>,
     ) -> Result<Response<ReportProgressResponse>, Status> {
         let request = request.into_inner();
+        let said = request.broadcast.as_ref().and_then(wire::said);
         let (learner, report) = (LearnerId(request.learner_id), wire::learner_report(request));
-        let run_complete =
-            self.ask(PATIENCE, |reply| Command::Report { learner, report, reply }).await?;
-        Ok(Response::new(ReportProgressResponse { run_complete }))
+        let question = |reply| Command::Report { learner, report, said, reply };
+        let (run_complete, told) = self.ask(PATIENCE, question).await?;
+        let broadcast = told.as_ref().map(wire::told);
+        Ok(Response::new(ReportProgressResponse { run_complete, broadcast }))
     }
 
     async fn get_status(

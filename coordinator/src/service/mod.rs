@@ -136,6 +136,13 @@ impl Coordinator {
         Ok(self)
     }
 
+    /// Other clocks for the broadcasts of weights than the usual ones.
+    #[must_use]
+    pub fn with_broadcast_timing(mut self, timing: octet_broadcast::Timing) -> Self {
+        self.actor.set_broadcast_timing(timing);
+        self
+    }
+
     /// For the process that the coordinator runs in.
     pub fn handle(&self) -> Handle {
         Handle::new(self.address.clone(), self.progress.clone())

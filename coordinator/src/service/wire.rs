@@ -4,12 +4,18 @@
 
 use std::time::Duration;
 
+use octet_broadcast::Phase;
+use octet_broadcast::wire::{orders_to_proto, state_from_proto};
+use octet_proto::broadcast::{
+    BroadcastEviction, BroadcastOrders, BroadcastPhase, BroadcastState, BroadcastStatus,
+};
 use octet_proto::coordinator as proto;
 use octet_proto::{ConfigDigest, GroupIndex, LeaseEpoch, PolicyVersion};
 
 use crate::machine::{
-    Beat, Binding, Grant, LearnerJoin, LearnerReport, LearnerView, LeaseKey, Published, Queue,
-    Revision, Snapshot, Sources, Spread, State, Wait, WorkerJoin, WorkerView,
+    Beat, Binding, BroadcastView, EvictionView, Grant, LearnerJoin, LearnerReport, LearnerView,
+    LeaseKey, Published, Queue, Revision, Said, Snapshot, Sources, Spread, State, Told, Wait,
+    WorkerJoin, WorkerView,
 };
 
 pub(crate) fn worker_join(request: proto::RegisterWorkerRequest) -> WorkerJoin {
@@ -83,8 +89,9 @@ fn published(message: proto::PublishedVersion) -> Published {
 }
 
 pub(crate) fn sources(sources: Sources) -> proto::VersionSources {
-    let Sources { version, digest, endpoints } = sources;
-    proto::VersionSources { version: version.get(), digest, endpoints }
+    let Sources { version, digest, endpoints, broadcast_within } = sources;
+    let broadcast_within_ms = broadcast_within.map_or(0, millis);
+    proto::VersionSources { version: version.get(), digest, endpoints, broadcast_within_ms }
 }
 
 fn spread(spread: Spread) -> proto::WeightsSpread {
@@ -116,6 +123,51 @@ pub(crate) fn status(snapshot: Snapshot) -> proto::GetStatusResponse {
         waits: waits(snapshot.waits),
         weights: snapshot.weights.into_iter().map(spread).collect(),
         queues: queues(snapshot.queues),
+        broadcast: snapshot.broadcast.map(broadcast),
+    }
+}
+
+/// What a member says of broadcasts; what cannot be meant is as good as nothing.
+pub(crate) fn said(message: &BroadcastState) -> Option<Said> {
+    let parcel_bytes = message.parcel_bytes;
+    match state_from_proto(message) {
+        Ok(state) => Some(Said { state, parcel_bytes, fault: message.fault.clone() }),
+        Err(error) => {
+            tracing::warn!(%error, "pass over what a member says of broadcasts");
+            None
+        }
+    }
+}
+
+pub(crate) fn told(told: &Told) -> BroadcastOrders {
+    orders_to_proto(&told.orders, told.parcel.as_ref())
+}
+
+fn broadcast(view: BroadcastView) -> BroadcastStatus {
+    let (phase, version) = match view.phase {
+        Phase::Apart => (BroadcastPhase::Apart, None),
+        Phase::Naming => (BroadcastPhase::Naming, None),
+        Phase::Forming => (BroadcastPhase::Forming, None),
+        Phase::Together => (BroadcastPhase::Together, None),
+        Phase::Sending(version) => (BroadcastPhase::Sending, Some(version)),
+    };
+    let eviction = |eviction: EvictionView| BroadcastEviction {
+        epoch: eviction.epoch.0,
+        member: eviction.member,
+        why: eviction.why,
+        ms_ago: millis(eviction.ago),
+        rests_ms: millis(eviction.rests_in),
+    };
+    BroadcastStatus {
+        epoch: view.epoch.0,
+        phase: phase.into(),
+        roster: view.roster,
+        since_ms_ago: millis(view.since_ago),
+        until_in_ms: view.until_in.map_or(0, millis),
+        version,
+        broadcasts: view.broadcasts,
+        evictions: view.evictions.into_iter().map(eviction).collect(),
+        evicted: view.evicted,
     }
 }
 

@@ -2,6 +2,7 @@
 //! hostile schedules in `liveness`.
 #![allow(clippy::unwrap_used)]
 
+mod broadcast;
 mod liveness;
 mod safety;
 mod slow;
