@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 
 use prost::Message;
 
-const CONTRACTS: [&str; 6] =
-    ["admin", "broadcast", "coordinator", "reward", "learner", "weights"];
+const CONTRACTS: [&str; 6] = ["admin", "broadcast", "coordinator", "reward", "learner", "weights"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?);

@@ -73,8 +73,8 @@ struct Known {
     seen: Duration,
     strikes: u32,
     rests_until: Duration,
-    /// The last epoch whose communicator it was told to form.
-    told: Epoch,
+    /// Which process it is: another one under the same name has another number.
+    session: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -118,6 +118,11 @@ impl Convener {
     /// Whether anybody takes part, or did.
     pub fn is_in_use(&self) -> bool {
         !self.members.is_empty() || self.epoch > Epoch::default()
+    }
+
+    /// How long things may take.
+    pub fn timing(&self) -> Timing {
+        self.timing
     }
 
     /// The epoch that counts.
@@ -190,21 +195,15 @@ impl Convener {
         (self.evicted, self.broadcasts)
     }
 
-    /// Takes a member's state in and tells it what to do. Time that goes backwards stands still.
-    pub fn report(&mut self, now: Duration, member: Member, state: State) -> Orders {
+    /// Takes a member's state in and tells it what to do. `session` is another number for each process that
+    /// is this member. Time that goes backwards stands still.
+    pub fn report(&mut self, now: Duration, member: Member, session: u64, state: State) -> Orders {
         self.now = self.now.max(now);
-        let fresh = Known {
-            state,
-            seen: self.now,
-            strikes: 0,
-            rests_until: Duration::ZERO,
-            told: Epoch::default(),
-        };
+        let fresh =
+            Known { state, seen: self.now, strikes: 0, rests_until: Duration::ZERO, session };
         let known = self.members.entry(member).or_insert(fresh);
-        (known.state, known.seen) = (state, self.now);
-        // It was told of the epoch and does not know it: another process under the same name, for which the
-        // place in the communicator is taken. (Or its orders were lost, which costs an epoch.)
-        let reborn = known.told == self.epoch && state.heard < self.epoch;
+        let reborn = known.session != session;
+        (known.state, known.seen, known.session) = (state, self.now, session);
         if state.heard > self.epoch {
             // This convener has replaced one that had come further.
             self.epoch = state.heard;
@@ -221,17 +220,12 @@ impl Convener {
             self.part();
         }
         if reborn && self.roster().contains(&member) {
+            // The place in the communicator is taken by what is gone.
             self.evict(member, Why::Reborn, Duration::ZERO);
             self.part();
         }
         self.tick(now);
-        let orders = self.orders(member);
-        if let (Order::Sit(..) | Order::Send(..), Some(known)) =
-            (orders.order, self.members.get_mut(&member))
-        {
-            known.told = self.epoch;
-        }
-        orders
+        self.orders(member)
     }
 
     /// A member leaves for good, or its node was given up.

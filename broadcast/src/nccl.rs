@@ -53,7 +53,7 @@ unsafe impl Send for Comm {}
 
 /// A transport on the device of that number, with a stream of its own.
 pub fn factory(ordinal: usize) -> Factory {
-    Box::new(move |store| Ok(Box::new(Nccl::new(ordinal, store)?)))
+    Factory::new(move |store| Nccl::new(ordinal, store))
 }
 
 impl Nccl {

@@ -45,7 +45,6 @@ struct Desk {
 struct Slip {
     /// The newest orders, and when they came.
     orders: Option<(Duration, Orders)>,
-    holds: Option<u64>,
     over: bool,
 }
 
@@ -75,14 +74,6 @@ impl Station {
         self.desk.slip().orders = Some((now, orders));
         self.desk.news.notify_all();
     }
-
-    /// A version is there that was not broadcast.
-    pub fn holds(&self, version: u64) {
-        let mut slip = self.desk.slip();
-        slip.holds = slip.holds.max(Some(version));
-        drop(slip);
-        self.desk.news.notify_all();
-    }
 }
 
 impl Drop for Station {
@@ -100,7 +91,7 @@ impl Desk {
 
     /// What was written since the last look, after a pause unless there is something.
     fn read(&self, pause: Duration) -> Slip {
-        let idle = |slip: &mut Slip| slip.orders.is_none() && slip.holds.is_none() && !slip.over;
+        let idle = |slip: &mut Slip| slip.orders.is_none() && !slip.over;
         let waited = self.news.wait_timeout_while(self.slip(), pause, idle);
         let (mut slip, _) = waited.unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *slip)
@@ -119,7 +110,7 @@ fn drive(
     store: Box<dyn Store>,
     mut heard: impl FnMut(Result<Report, Fault>),
 ) {
-    let mut seat = match factory(store) {
+    let mut seat = match factory.make(store) {
         Ok(transport) => Seat::new(transport),
         Err(fault) => return heard(Err(fault)),
     };
@@ -131,9 +122,6 @@ fn drive(
         let slip = desk.read(pause);
         if slip.over {
             break;
-        }
-        if let Some(version) = slip.holds {
-            seat.holds(version);
         }
         if let Some((at, orders)) = slip.orders {
             seat.order(at, &orders);

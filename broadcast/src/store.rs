@@ -3,6 +3,8 @@
 //! Invariant: bytes that a store takes in are the published ones, or are refused; so a version that was
 //! broadcast is as true as one that was fetched.
 
+use std::fmt;
+
 use bytes::Bytes;
 
 use crate::seat::{Fault, Transport};
@@ -28,6 +30,26 @@ pub trait Store: Send {
     fn arrived(&mut self, version: u64, bytes: Bytes) -> Result<(), String>;
 }
 
-/// Makes a member's transport around its store. Called on the thread that will drive it.
-pub type Factory =
-    Box<dyn FnOnce(Box<dyn Store>) -> Result<Box<dyn Transport + Send>, Fault> + Send>;
+/// Makes a member's transport around its store, on the thread that will drive it.
+pub struct Factory(Box<Make>);
+
+type Make = dyn FnOnce(Box<dyn Store>) -> Result<Box<dyn Transport>, Fault> + Send;
+
+impl Factory {
+    /// What makes it.
+    pub fn new<T: Transport + 'static>(
+        make: impl FnOnce(Box<dyn Store>) -> Result<T, Fault> + Send + 'static,
+    ) -> Self {
+        Self(Box::new(move |store| Ok(Box::new(make(store)?))))
+    }
+
+    pub(crate) fn make(self, store: Box<dyn Store>) -> Result<Box<dyn Transport>, Fault> {
+        (self.0)(store)
+    }
+}
+
+impl fmt::Debug for Factory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Factory")
+    }
+}

@@ -49,6 +49,8 @@ enum Trouble {
 
 struct Node {
     seat: Seat<Wire>,
+    /// Counts the processes that were this member.
+    session: u64,
     /// Not before then does it live.
     dead_until: u64,
     /// Its messages get lost until then.
@@ -76,6 +78,7 @@ impl World {
         net.borrow_mut().aborts_are_noticed = noticed;
         let node = |member| Node {
             seat: Seat::new(Wire::new(Rc::clone(&net), member)),
+            session: 0,
             dead_until: 0,
             silent_until: 0,
             stuck_until: 0,
@@ -128,7 +131,14 @@ impl World {
         self.net.borrow_mut().weights.remove(&member);
         let seat = Seat::new(Wire::new(Rc::clone(&self.net), member));
         let node = self.nodes.get_mut(&member).unwrap();
-        *node = Node { seat, dead_until: until, silent_until: 0, stuck_until: 0, fetching: None };
+        *node = Node {
+            seat,
+            session: node.session + 1,
+            dead_until: until,
+            silent_until: 0,
+            stuck_until: 0,
+            fetching: None,
+        };
     }
 
     fn tick(&mut self) {
@@ -159,7 +169,8 @@ impl World {
                 if node.silent_until > now {
                     continue;
                 }
-                let orders = self.convener.report(ms(now), Member(*member), node.seat.state());
+                let orders =
+                    self.convener.report(ms(now), Member(*member), node.session, node.seat.state());
                 if let (Order::Send(..), true) = (orders.order, *member == ROOT) {
                     assert_eq!(Some(self.published), node.seat.state().holds);
                 }

@@ -13,6 +13,7 @@ use octet_runtime::config::{Layers, digest, load};
 use serde::{Deserialize, Serialize};
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The recipe that `octet train` runs without arguments.
 pub const QUICKSTART: &str = "recipes/quickstart.toml";
@@ -37,6 +38,9 @@ pub struct Recipe {
     pub evaluation: Evaluation,
     /// Rollout workers.
     pub workers: Workers,
+    /// How weights come to the workers.
+    #[serde(skip_serializing_if = "Weights::is_usual")]
+    pub weights: Weights,
 }
 
 /// The run as a whole.
@@ -146,6 +150,37 @@ pub struct Workers {
     pub count: usize,
     /// Completions that a worker decodes together.
     pub rows: usize,
+}
+
+/// How weights come to the workers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Weights {
+    /// "off": workers fetch each version. "nccl": the learner broadcasts it from GPU to GPU, and workers fetch what
+    /// does not come. Changes no bit of the result.
+    pub broadcast: String,
+    /// How long a broadcast of a version may take until it is given up and the version fetched.
+    #[serde(with = "octet_runtime::config::duration")]
+    pub broadcast_within: Duration,
+}
+
+impl Default for Weights {
+    fn default() -> Self {
+        let broadcast_within = octet_broadcast::Timing::default().send;
+        Self { broadcast: "off".into(), broadcast_within }
+    }
+}
+
+impl Weights {
+    /// Whether a node that does not know this section would do the same.
+    fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether new versions are broadcast.
+    pub fn are_broadcast(&self) -> bool {
+        self.broadcast == "nccl"
+    }
 }
 
 impl Default for Run {
@@ -259,11 +294,21 @@ impl Recipe {
             }
             before = entry.step;
         }
-        let known = [("model.dtype", &self.model.dtype, &["f32", "bf16"][..])];
+        let known = [
+            ("model.dtype", &self.model.dtype, &["f32", "bf16"][..]),
+            ("weights.broadcast", &self.weights.broadcast, &["off", "nccl"]),
+        ];
         for (key, found, expected) in known {
             if !expected.contains(&found.as_str()) {
                 return Err(layers.refusal(key, expected.join(" or "), found).into());
             }
+        }
+        if self.weights.are_broadcast() && self.model.device == "cpu" {
+            let expected = "off where model.device is cpu: NCCL goes from GPU to GPU";
+            return Err(layers.refusal("weights.broadcast", expected, "nccl").into());
+        }
+        if self.weights.broadcast_within.is_zero() {
+            return Err(layers.refusal("weights.broadcast_within", "more than 0", "0").into());
         }
         Ok(())
     }
@@ -317,6 +362,7 @@ impl Recipe {
         stripped.run.steps = Some(total_steps.get());
         stripped.run.epochs = 0.0;
         stripped.workers = Workers::default();
+        stripped.weights = Weights::default();
         stripped.evaluation = Evaluation::default();
         stripped.data.held_out = PathBuf::new();
         stripped.model.path = PathBuf::from(weights);
@@ -348,3 +394,24 @@ fn content_of(function: &str) -> Result<String> {
 
 /// Raised whenever the same configuration would give other bits.
 const NUMERICS: u32 = 1;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn how_weights_travel_is_no_part_of_the_digest() {
+        let mut recipe = Recipe::default();
+        recipe.data.train =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/data/train.jsonl");
+        let usual = recipe.digest(NonZeroU64::MIN, "weights").unwrap();
+        // A build that knows nothing of it computes the same digest: it is not even mentioned.
+        assert!(!serde_json::to_string(&recipe).unwrap().contains("broadcast"));
+        recipe.weights.broadcast = "nccl".into();
+        recipe.weights.broadcast_within = Duration::from_secs(5);
+        assert_eq!(recipe.digest(NonZeroU64::MIN, "weights").unwrap(), usual);
+        recipe.run.seed += 1;
+        assert_ne!(recipe.digest(NonZeroU64::MIN, "weights").unwrap(), usual);
+    }
+}

@@ -47,6 +47,10 @@ fn keys_are_checked() {
     assert!(error.contains("grpoo") && error.contains("grpo"), "{error}");
     let error = train(&out, &["--set", "sampling.completions=1"]);
     assert!(error.contains("at least 2"), "{error}");
+    let error = train(&out, &["--set", "weights.broadcast=smoke"]);
+    assert!(error.contains("off or nccl") && error.contains("smoke"), "{error}");
+    let error = train(&out, &["--set", "weights.broadcast=nccl"]);
+    assert!(error.contains("model.device is cpu"), "{error}");
     assert!(!out.exists(), "a refused run must not leave a directory");
 }
 

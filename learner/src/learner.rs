@@ -18,6 +18,7 @@ use crate::service::intake::Rules;
 use crate::spool::Spool;
 use crate::step::trainer::Trainer;
 use crate::thread::{Place, on_thread};
+use octet_broadcast::Factory;
 use octet_proto::ConfigDigest;
 use octet_runtime::CancellationToken;
 use octet_runtime::net::{Dialer, Listener};
@@ -84,6 +85,8 @@ pub struct Learner {
     place: Place,
     /// How long a step takes in a simulation.
     simulated: Duration,
+    /// Makes the transport that it broadcasts weights with.
+    transport: Option<Factory>,
 }
 
 /// How a learner ended.
@@ -124,6 +127,12 @@ impl Learner {
     #[must_use]
     pub fn simulated(self, step: Duration) -> Self {
         Self { place: Place::Here, simulated: step, ..self }
+    }
+
+    /// Broadcasts each new version over the transport that is made here, beside giving it out as ever.
+    #[must_use]
+    pub fn broadcasting(self, transport: Factory) -> Self {
+        Self { transport: Some(transport), ..self }
     }
 
     /// The memory that its steps take.

@@ -108,6 +108,9 @@ pub enum WorkerError {
     /// The engine's thread could not be started.
     #[error("start the engine's thread")]
     Thread(#[source] std::io::Error),
+    /// The thread for broadcasts could not be started.
+    #[error("start the thread for broadcasts of weights")]
+    BroadcastThread(#[source] std::io::Error),
     /// The engine's thread panicked.
     #[error("the engine's thread ended without a word: it panicked; this is a bug")]
     EngineLost,

@@ -27,6 +27,7 @@ pub(crate) struct Counters {
     damaged_transfers: AtomicU64,
     weight_bytes_from_learner: AtomicU64,
     weight_bytes_from_workers: AtomicU64,
+    weight_bytes_by_broadcast: AtomicU64,
     weight_bytes_served: AtomicU64,
     parameters: AtomicU64,
 }
@@ -64,7 +65,7 @@ pub struct Totals {
     pub replicas_taken_out: u64,
     /// How often one was taken back in.
     pub replicas_taken_back: u64,
-    /// Policy versions that were fetched whole.
+    /// Policy versions that came whole.
     pub transfers: u64,
     /// Weights that arrived damaged and were fetched again.
     pub damaged_transfers: u64,
@@ -72,6 +73,8 @@ pub struct Totals {
     pub weight_bytes_from_learner: u64,
     /// Bytes of weights that other workers sent.
     pub weight_bytes_from_workers: u64,
+    /// Bytes of weights, with their manifests, that came by broadcast.
+    pub weight_bytes_by_broadcast: u64,
     /// Bytes of weights that were sent to other workers.
     pub weight_bytes_served: u64,
     /// The model's parameters.
@@ -103,6 +106,7 @@ impl Handle {
             damaged_transfers: read(&counters.damaged_transfers),
             weight_bytes_from_learner: read(&counters.weight_bytes_from_learner),
             weight_bytes_from_workers: read(&counters.weight_bytes_from_workers),
+            weight_bytes_by_broadcast: read(&counters.weight_bytes_by_broadcast),
             weight_bytes_served: read(&counters.weight_bytes_served),
             parameters: read(&counters.parameters),
         }
@@ -145,6 +149,9 @@ impl Totals {
             weight_bytes_from_workers: self
                 .weight_bytes_from_workers
                 .saturating_sub(earlier.weight_bytes_from_workers),
+            weight_bytes_by_broadcast: self
+                .weight_bytes_by_broadcast
+                .saturating_sub(earlier.weight_bytes_by_broadcast),
             weight_bytes_served: self
                 .weight_bytes_served
                 .saturating_sub(earlier.weight_bytes_served),
@@ -230,6 +237,10 @@ impl Counters {
             false => &self.weight_bytes_from_workers,
         };
         counter.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn broadcast(&self, bytes: usize) {
+        self.weight_bytes_by_broadcast.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     pub(crate) fn served(&self, bytes: usize) {

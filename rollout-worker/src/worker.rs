@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::Stream;
+use octet_broadcast::{Factory, Store};
 use octet_policy::model::Model;
 use octet_policy::policy::Policy;
 use octet_policy::sampler::Sampler;
@@ -20,10 +21,12 @@ use octet_proto::weights::weights_server;
 use octet_runtime::CancellationToken;
 use octet_runtime::backoff::seed_of;
 use octet_runtime::mailbox::mailbox;
+use octet_runtime::membership::Membership;
 use octet_runtime::net::{self, Dialer, NetError, Served};
 use octet_runtime::supervise::{Context, Kind, Supervisor};
 use octet_runtime::wait::Waits;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::runtime::Handle as Runtime;
 use tokio::sync::watch;
 use tokio::time::Duration;
 use tonic::service::interceptor::InterceptedService;
@@ -38,7 +41,7 @@ use crate::leases::{Leases, Told};
 use crate::peer::{Learner, Peers};
 use crate::scoring::Scoring;
 use crate::stats::Handle;
-use crate::weights::{Fetcher, Librarian, Local, Serving, Shelf, Sources};
+use crate::weights::{self, Fetcher, Librarian, Local, Serving, Shelf, Sources};
 
 /// What the session may take beyond the drain, to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -60,6 +63,8 @@ pub struct Worker {
     handle: Handle,
     shelf: Shelf,
     server: Option<Server>,
+    /// Makes the transport that it takes part in broadcasts with.
+    transport: Option<Factory>,
     /// How long a decoding step takes, in a simulation.
     simulated: Option<Duration>,
 }
@@ -96,7 +101,7 @@ impl Worker {
         config.check()?;
         let handle = Handle::new(Waits::new());
         let (config, shelf) = (Arc::new(config), Shelf::default());
-        Ok(Self { config, dialer, handle, shelf, server: None, simulated: None })
+        Ok(Self { config, dialer, handle, shelf, server: None, transport: None, simulated: None })
     }
 
     /// Serves the versions that the worker holds on the connections of `incoming`, which others reach
@@ -117,6 +122,13 @@ impl Worker {
             Box::pin(net::serve_public(WEIGHTS, &SERVICES, router, incoming, stop, DRAIN))
         })));
         self
+    }
+
+    /// Takes part in broadcasts of weights over the transport that is made here. What does not come by
+    /// broadcast is fetched as ever.
+    #[must_use]
+    pub fn broadcasting(self, transport: Factory) -> Self {
+        Self { transport: Some(transport), ..self }
     }
 
     /// For simulations, where one thread does everything and time is the test's: the engine computes
@@ -149,7 +161,7 @@ impl Worker {
     }
 
     fn supervisor(self, policy: Policy, local: Local) -> Result<Supervisor, WorkerError> {
-        let Self { config, dialer, handle, shelf, server, simulated } = self;
+        let Self { config, dialer, handle, shelf, server, transport, simulated } = self;
         let waits = handle.waits.clone();
         let completions = config.completions_under_way();
         let groups = 2 * config.capacity.get() as usize;
@@ -186,6 +198,16 @@ impl Worker {
         };
         let seed = peers.seed;
         let learner = Learner::new(peers.clone(), address, waits.clone());
+        let inbox_of = |expected| {
+            let (config, librarian) = (local.model.config().clone(), to_librarian.clone());
+            let (handle, runtime) = (handle.clone(), Runtime::current());
+            Box::new(weights::Inbox { expected, config, librarian, handle, runtime })
+                as Box<dyn Store>
+        };
+        let membership = transport
+            .map(|transport| Membership::join(transport, &waits, inbox_of))
+            .transpose()
+            .map_err(WorkerError::BroadcastThread)?;
         let sampling = config.sampling.with_stop_tokens(policy.stop_tokens());
 
         let leases = Leases {
@@ -197,6 +219,7 @@ impl Worker {
                 learner: learner_at,
                 sources: sources_at,
             },
+            membership,
             shelf: shelf.clone(),
             config: Arc::clone(&config),
             waits: waits.clone(),

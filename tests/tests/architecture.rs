@@ -19,7 +19,7 @@ const CRATES: [(&str, &str, Option<&[&str]>); 11] = [
     ("octet-dataset", "dataset", Some(&[])),
     ("octet-policy", "policy", Some(&[])),
     ("octet-broadcast", "broadcast", Some(&["octet-proto"])),
-    ("octet-runtime", "runtime", Some(&["octet-proto"])),
+    ("octet-runtime", "runtime", Some(&["octet-proto", "octet-broadcast"])),
     ("octet-reward-service", "reward-service", Some(ROLE)),
     ("octet-rollout-worker", "rollout-worker", Some(ROLE)),
     ("octet-learner", "learner", Some(ROLE)),

@@ -123,7 +123,10 @@ async fn serve(
         journal: directory.join(JOURNAL_FILE),
         drain: Duration::from_secs(args.drain).mul_f64(0.6),
     };
-    let coordinator = Coordinator::open(config, basis.rows())?.with_schedule(&found.later)?;
+    let send = basis.recipe.weights.broadcast_within;
+    let coordinator = Coordinator::open(config, basis.rows())?
+        .with_schedule(&found.later)?
+        .with_broadcast_within(send);
     // Rows are all that is needed from here on; weights and tokenizer are not.
     drop(basis);
     let endpoint = from_here(&listener);

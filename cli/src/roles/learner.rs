@@ -5,6 +5,7 @@
 
 use super::metrics::{LearnerPage, Metrics, MetricsListen};
 use super::process::{self, NodeArgs, RecipeArgs, advertised, blocking, listen};
+use super::transport::transport;
 use crate::train::Work;
 use crate::train::basis::Membership;
 use crate::train::directory::RunDirectory;
@@ -103,6 +104,7 @@ async fn learn(args: &LearnerArgs, exposure: Exposure, stop: CancellationToken) 
     let member =
         Membership { coordinator: args.coordinator.clone(), join_token: args.join_token.clone() };
     let drain = Duration::from_secs(args.drain);
+    let transport = transport(&basis.recipe)?;
     let config = octet_learner::Config {
         endpoint: Some(endpoint.clone()),
         threads: args.threads,
@@ -118,6 +120,10 @@ async fn learn(args: &LearnerArgs, exposure: Exposure, stop: CancellationToken) 
     drop(basis);
     let opening = blocking(&stop, move || Ok((machine::gflops(), Learner::open(config)?)));
     let Some((machine_gflops, learner)) = opening.await? else { return Ok(()) };
+    let learner = match transport {
+        Some(transport) => learner.broadcasting(transport),
+        None => learner,
+    };
     let (handle, total) = (learner.handle(), identity.total_steps);
     let last = watch::Sender::new(None);
     metrics.ready(LearnerPage { learner: handle.clone(), last: last.subscribe() });

@@ -11,6 +11,7 @@ mod process;
 mod reward;
 mod reward_service;
 mod rollout_worker;
+mod transport;
 
 pub use coordinator::{CoordinatorArgs, run as coordinator};
 pub use layers::layered;

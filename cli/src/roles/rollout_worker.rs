@@ -4,6 +4,7 @@
 
 use super::metrics::{Metrics, MetricsListen, WorkerPage};
 use super::process::{self, NodeArgs, RecipeArgs, advertised, listen};
+use super::transport::transport;
 use crate::screen;
 use crate::train::basis::{Membership, WorkerShape};
 use anyhow::{Result, ensure};
@@ -107,10 +108,15 @@ async fn sample(args: &WorkerArgs, exposure: Exposure, stop: CancellationToken) 
         basis.config_digest, config.capacity
     );
     let run = basis.recipe.run.name.clone();
+    let transport = transport(&basis.recipe)?;
     // The worker loads its own policy.
     drop(basis);
     let worker = Worker::new(config, Arc::new(exposure))?;
     let worker = worker.serving(listener.incoming(), endpoint);
+    let worker = match transport {
+        Some(transport) => worker.broadcasting(transport),
+        None => worker,
+    };
     metrics.ready(WorkerPage(worker.handle()));
     screen::say(line);
     Ok(process::named(ROLE, &run, &name, worker.run(stop)).await?)

@@ -1,6 +1,6 @@
 //! A run's status as a screen.
 
-use super::view::{RUN, Reward, View, WaitOf, Weights, Worker};
+use super::view::{Broadcast, Eviction, RUN, Reward, View, WaitOf, Weights, Worker};
 use octet_learner::plan::Bytes;
 use std::fmt;
 
@@ -38,6 +38,9 @@ impl fmt::Display for View {
         workers(f, &self.workers)?;
         rewards(f, &self.rewards)?;
         weights(f, &self.weights)?;
+        if let Some(known) = &self.broadcast {
+            broadcast(f, known)?;
+        }
         let full: Vec<String> = self
             .queues
             .iter()
@@ -118,6 +121,31 @@ fn weights(f: &mut fmt::Formatter<'_>, weights: &[Weights]) -> fmt::Result {
             version.workers
         )?;
         margin = "\n           ";
+    }
+    Ok(())
+}
+
+fn broadcast(f: &mut fmt::Formatter<'_>, known: &Broadcast) -> fmt::Result {
+    write!(f, "\n\nbroadcast  epoch {}, {}", known.epoch, known.phase)?;
+    if let Some(version) = known.version {
+        write!(f, " version {version}")?;
+    }
+    write!(f, " for {:.1} s", known.since)?;
+    if let Some(until) = known.until {
+        write!(f, ", given up in {until:.1} s")?;
+    }
+    let roster = match known.roster.is_empty() {
+        true => "nobody".to_owned(),
+        false => known.roster.join(", "),
+    };
+    write!(f, ": {roster}")?;
+    write!(
+        f,
+        "\n           {} versions came to all, {} left out",
+        known.broadcasts, known.evicted
+    )?;
+    for Eviction { epoch, member, why, seconds_ago, .. } in &known.evictions {
+        write!(f, "\n           {member} in epoch {epoch}, {seconds_ago:.0} s ago: {why}")?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 //!
 //! Invariant: pure; the names of the fields are an interface, and only get more.
 
+use octet_proto::broadcast::{BroadcastEviction, BroadcastPhase, BroadcastStatus};
 use octet_proto::coordinator::{
     GetStatusResponse, Queue, RewardBinding, RewardState, Wait, WeightsSpread, WorkerStatus,
 };
@@ -22,6 +23,8 @@ pub struct View {
     pub workers: Vec<Worker>,
     pub rewards: Vec<Reward>,
     pub weights: Vec<Weights>,
+    /// Null while nobody takes part in broadcasts.
+    pub broadcast: Option<Broadcast>,
     pub queues: Vec<QueueOf>,
     pub waits: Vec<WaitOf>,
 }
@@ -96,6 +99,36 @@ pub struct Weights {
     pub spread_seconds: Option<f64>,
 }
 
+/// How the broadcasts of weights stand.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Broadcast {
+    pub epoch: u64,
+    pub phase: &'static str,
+    /// Members of the communicator, the learner first.
+    pub roster: Vec<String>,
+    /// Seconds ago.
+    pub since: f64,
+    /// Seconds from now, until the phase is given up; null while nobody waits.
+    pub until: Option<f64>,
+    /// The version that is broadcast.
+    pub version: Option<u64>,
+    pub broadcasts: u64,
+    pub evicted: u64,
+    /// The newest last.
+    pub evictions: Vec<Eviction>,
+}
+
+/// A member that a broadcast epoch ended without.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Eviction {
+    pub epoch: u64,
+    pub member: String,
+    pub why: String,
+    pub seconds_ago: f64,
+    /// Until it is asked again.
+    pub rests_seconds: f64,
+}
+
 /// A queue of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct QueueOf {
@@ -151,6 +184,7 @@ impl View {
             workers: now.workers.iter().map(|w| Worker::new(w, before)).collect(),
             rewards: now.reward_bindings.iter().filter_map(|b| reward(b, now)).collect(),
             weights: now.weights.iter().map(weights).collect(),
+            broadcast: now.broadcast.as_ref().map(broadcast),
             queues: queues(now),
             waits: waits(now),
         }
@@ -238,6 +272,34 @@ fn weights(spread: &WeightsSpread) -> Weights {
         workers: spread.workers,
         published_seconds_ago: seconds(spread.published_ms_ago),
         spread_seconds: (spread.spread_ms > 0).then(|| seconds(spread.spread_ms)),
+    }
+}
+
+fn broadcast(status: &BroadcastStatus) -> Broadcast {
+    let eviction = |eviction: &BroadcastEviction| Eviction {
+        epoch: eviction.epoch,
+        member: eviction.member.clone(),
+        why: eviction.why.clone(),
+        seconds_ago: seconds(eviction.ms_ago),
+        rests_seconds: seconds(eviction.rests_ms),
+    };
+    Broadcast {
+        epoch: status.epoch,
+        phase: match status.phase() {
+            BroadcastPhase::Apart => "apart",
+            BroadcastPhase::Naming => "naming",
+            BroadcastPhase::Forming => "forming",
+            BroadcastPhase::Together => "together",
+            BroadcastPhase::Sending => "sending",
+            BroadcastPhase::Unspecified => "unknown",
+        },
+        roster: status.roster.clone(),
+        since: seconds(status.since_ms_ago),
+        until: (status.until_in_ms > 0).then(|| seconds(status.until_in_ms)),
+        version: status.version,
+        broadcasts: status.broadcasts,
+        evicted: status.evicted,
+        evictions: status.evictions.iter().map(eviction).collect(),
     }
 }
 

@@ -136,9 +136,9 @@ impl Broadcasts {
 }
 
 impl Machine {
-    /// The clocks of broadcasts, set before the first member is heard of.
-    pub fn set_broadcast_timing(&mut self, timing: Timing) {
-        self.broadcasts = Broadcasts::new(timing);
+    /// Changes the clocks of broadcasts, before the first member is heard of.
+    pub fn change_broadcast_timing(&mut self, change: impl FnOnce(Timing) -> Timing) {
+        self.broadcasts = Broadcasts::new(change(self.broadcasts.convener.timing()));
     }
 
     /// Takes in what a worker says of broadcasts; none is told what is not registered.
@@ -150,7 +150,7 @@ impl Machine {
     ) -> Option<Told> {
         self.tick(now);
         let name = self.workers.get(&id)?.name.clone();
-        Some(self.hear(member(id), &name, said))
+        Some(self.hear(member(id), id.get(), &name, said))
     }
 
     /// The same of the learner. Its report comes first, so that what it has published is known.
@@ -164,17 +164,23 @@ impl Machine {
         self.learner.as_ref().filter(|learner| learner.id == id)?;
         let holds = said.state.holds.map(PolicyVersion);
         self.broadcasts.parcel = holds.map(|version| (version, said.parcel_bytes));
-        Some(self.hear(ROOT, "the learner", said))
+        Some(self.hear(ROOT, id.0, "the learner", said))
     }
 
-    fn hear(&mut self, member: Member, name: &str, said: &Said) -> Told {
+    fn hear(&mut self, member: Member, session: u64, name: &str, said: &Said) -> Told {
+        if self.is_complete() {
+            // Nobody samples with the last version, and everybody goes home.
+            let (order, within, catch_up) = (Order::Stand, Duration::ZERO, None);
+            return Told { orders: Orders { order, within, catch_up }, parcel: None };
+        }
         let now = self.now;
         let epoch = self.broadcasts.convener.epoch();
         if said.state.failed == Some(epoch) && self.broadcasts.convener.roster().contains(&member) {
             let fault: String = said.fault.chars().take(MAX_FAULT).collect();
             tracing::warn!(member = name, epoch = epoch.0, fault, "a broadcast failed");
         }
-        let orders = self.broadcasts.watch(|convener| convener.report(now, member, said.state));
+        let heard = |convener: &mut Convener| convener.report(now, member, session, said.state);
+        let orders = self.broadcasts.watch(heard);
         let parcel = match orders.order {
             Order::Send(_, version) => self.parcel(PolicyVersion(version)),
             _ => None,

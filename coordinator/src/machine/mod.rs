@@ -117,7 +117,9 @@ impl Machine {
             }
             alive
         });
-        self.broadcasts.tick(now);
+        if !self.is_complete() {
+            self.broadcasts.tick(now);
+        }
         let workers = &self.workers;
         let ended = self
             .ledger

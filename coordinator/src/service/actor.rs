@@ -126,9 +126,12 @@ impl Actor {
         Ok(self.decide(|m, _, records| m.schedule_rewards(schedule, records))??)
     }
 
-    /// Sets the clocks of broadcasts, before anybody is heard of.
-    pub(crate) fn set_broadcast_timing(&mut self, timing: octet_broadcast::Timing) {
-        self.machine.set_broadcast_timing(timing);
+    /// Changes the clocks of broadcasts, before anybody is heard of.
+    pub(crate) fn change_broadcast_timing(
+        &mut self,
+        change: impl FnOnce(octet_broadcast::Timing) -> octet_broadcast::Timing,
+    ) {
+        self.machine.change_broadcast_timing(change);
     }
 
     /// Answers until `stop`. From `drain` on nothing is parked any more.

@@ -136,10 +136,17 @@ impl Coordinator {
         Ok(self)
     }
 
+    /// How long a broadcast of a version may take, instead of the usual time.
+    #[must_use]
+    pub fn with_broadcast_within(mut self, send: Duration) -> Self {
+        self.actor.change_broadcast_timing(|timing| octet_broadcast::Timing { send, ..timing });
+        self
+    }
+
     /// Other clocks for the broadcasts of weights than the usual ones.
     #[must_use]
     pub fn with_broadcast_timing(mut self, timing: octet_broadcast::Timing) -> Self {
-        self.actor.set_broadcast_timing(timing);
+        self.actor.change_broadcast_timing(|_| timing);
         self
     }
 

@@ -104,7 +104,20 @@ impl Learner {
         };
         let (rules, pool) = (Rules::new(recipe, &model), pool.transpose()?);
         let (place, simulated) = (Place::Thread, Duration::ZERO);
-        Ok(Self { config, recipe, rules, plan, trainer, spool, board, pool, place, simulated })
+        let transport = None;
+        Ok(Self {
+            config,
+            recipe,
+            rules,
+            plan,
+            trainer,
+            spool,
+            board,
+            pool,
+            place,
+            simulated,
+            transport,
+        })
     }
 }
 

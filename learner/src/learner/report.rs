@@ -9,6 +9,7 @@ use crate::board::{Board, Inventory};
 use crate::error::LearnerError;
 use octet_proto::GroupIndex;
 use octet_proto::auth::{JoinToken, Line};
+use octet_proto::broadcast::BroadcastState;
 use octet_proto::coordinator::{
     CoordinatorClient, LeaseRef, RegisterLearnerRequest, ReportProgressRequest, coordinator_client,
 };
@@ -16,6 +17,7 @@ use octet_proto::error::{error_kind, is_transport_failure};
 use octet_proto::transport::ClientOptions;
 use octet_runtime::CancellationToken;
 use octet_runtime::backoff::{Backoff, seed_of};
+use octet_runtime::membership::Membership;
 use octet_runtime::net::Dialer;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -36,6 +38,8 @@ pub(super) struct Reporter {
     config: Config,
     endpoint: String,
     board: Arc<Board>,
+    /// Its part in broadcasts, if it takes any.
+    membership: Option<Membership>,
 }
 
 /// A registration that holds.
@@ -64,10 +68,11 @@ impl Reporter {
         endpoint: String,
         dialer: &Dialer,
         board: Arc<Board>,
+        membership: Option<Membership>,
     ) -> Result<Self, LearnerError> {
         let channel = dialer.dial(&config.coordinator, &ClientOptions::default())?;
         let line = Line::new(channel, &JoinToken::new(&config.join_token));
-        Ok(Self { client: coordinator_client(line), config, endpoint, board })
+        Ok(Self { client: coordinator_client(line), config, endpoint, board, membership })
     }
 
     /// Registers and reports until the run is complete, or `stop`.
@@ -99,7 +104,7 @@ impl Reporter {
                         Some(_) => {}
                     }
                     let pause = session.as_ref().map_or(CALL, |session| session.heartbeat);
-                    next(&mut changes, pause, &stop).await;
+                    next(&mut changes, &mut self.membership, pause, &stop).await;
                 }
                 Err(Unanswered::Never(error)) => return Err(error),
                 Err(_) if stopping => return Ok(()),
@@ -165,22 +170,43 @@ impl Reporter {
             delivered: leases
                 .map(|(group, lease)| LeaseRef { group: group.get(), epoch: lease.get() })
                 .collect(),
+            broadcast: self.broadcast(),
         };
         let answer = answer(within, self.client.report_progress(request)).await?;
+        if let (Some(membership), Some(orders)) = (&self.membership, &answer.broadcast) {
+            membership.hear(orders);
+        }
         session.told.clone_from(inventory.spooled());
         session.credited = inventory.leases().keys().copied().collect();
         Ok(answer.run_complete)
     }
 }
 
+impl Reporter {
+    /// What it says of broadcasts: it can send what is published, whatever its thread is doing.
+    fn broadcast(&self) -> Option<BroadcastState> {
+        let newest = self.board.publication.newest_parcel();
+        let (version, bytes) = newest.unzip();
+        self.membership.as_ref()?.say(version, bytes.unwrap_or_default())
+    }
+}
+
 /// Until there is news, the heartbeat is due, or the learner shall stop.
 async fn next(
     changes: &mut watch::Receiver<Inventory>,
+    membership: &mut Option<Membership>,
     heartbeat: Duration,
     stop: &CancellationToken,
 ) {
+    let broadcast = async {
+        match membership {
+            Some(membership) => membership.changed().await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         () = stop.cancelled() => {}
+        () = broadcast => {}
         _ = tokio::time::timeout(heartbeat, changes.changed()) => {}
     }
 }

@@ -9,7 +9,7 @@ use super::{Learner, Summary};
 use crate::commit::directory;
 use crate::error::LearnerError;
 use crate::service::intake::{Intake, MAILBOX, Writer};
-use crate::service::weights::Weights;
+use crate::service::weights::{Outbox, Weights};
 use octet_proto::PolicyVersion;
 use octet_proto::auth::{Demand, JoinToken};
 use octet_proto::learner::learner_server;
@@ -17,6 +17,7 @@ use octet_proto::transport::{KeepAlive, server};
 use octet_proto::weights::weights_server;
 use octet_runtime::CancellationToken;
 use octet_runtime::mailbox::mailbox;
+use octet_runtime::membership::Membership;
 use octet_runtime::net::{self, Dialer};
 use octet_runtime::supervise::{Context, Kind, Supervisor};
 use std::sync::Arc;
@@ -53,12 +54,21 @@ impl Learner {
     {
         let Self { config, recipe, rules, trainer, spool, board, pool, place, simulated, .. } =
             self;
+        let outbox = Outbox(board.publication.clone());
+        let membership = self
+            .transport
+            .map(|transport| Membership::join(transport, &board.waits, |_| Box::new(outbox)))
+            .transpose()
+            .map_err(|error| LearnerError::Threads {
+                what: "octet-broadcast",
+                reason: error.to_string(),
+            })?;
         let patience = config.patience;
         let endpoint = config.endpoint.clone().unwrap_or(endpoint);
         let model = config.model.clone();
         let run = config.run.clone();
         let demand = Demand::new(JoinToken::new(&config.join_token), NAME);
-        let reporter = Reporter::new(config, endpoint, &dialer, Arc::clone(&board))?;
+        let reporter = Reporter::new(config, endpoint, &dialer, Arc::clone(&board), membership)?;
         let (address, inbox) = mailbox("spool", MAILBOX);
         board.queues.add(address.gauge());
         let writer = Writer { spool, mailbox: inbox, board: Arc::clone(&board), place };

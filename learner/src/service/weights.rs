@@ -3,8 +3,10 @@
 //! Invariant: a version that is given out is committed. Asking for one that is not there is an error
 //! in at most the time that the caller allowed, and says whether it is too old or not made yet.
 
+mod broadcast;
 mod published;
 
+pub(crate) use broadcast::Outbox;
 pub use published::{Publication, Published};
 
 use octet_proto::PolicyVersion;

@@ -101,7 +101,7 @@ impl CoordinatorService for Grpc {
             progress.learned_tokens = request.learned_tokens;
         });
         let run_complete = request.committed_steps == STEPS;
-        Ok(Response::new(ReportProgressResponse { run_complete }))
+        Ok(Response::new(ReportProgressResponse { run_complete, broadcast: None }))
     }
 
     async fn register_worker(

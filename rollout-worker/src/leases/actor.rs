@@ -13,6 +13,7 @@ use octet_proto::{GroupIndex, LeaseEpoch, PolicyVersion};
 use octet_runtime::CancellationToken;
 use octet_runtime::backoff::{Attempts, Backoff, seed_of};
 use octet_runtime::mailbox::{Address, Mailbox};
+use octet_runtime::membership::Membership;
 use octet_runtime::wait::{WaitGuard, Waits};
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant, sleep_until};
@@ -47,6 +48,8 @@ pub(crate) struct Leases {
     pub calls: octet_proto::coordinator::CoordinatorClient,
     pub notes: Mailbox<Note>,
     pub told: Told,
+    /// Its part in broadcasts, if it takes any.
+    pub membership: Option<Membership>,
     pub shelf: Shelf,
     pub config: Arc<Config>,
     pub waits: Waits,
@@ -144,6 +147,8 @@ impl Running {
                 }
                 // Others want to know at once who holds a new version.
                 Ok(()) = arrivals.changed() => self.beat_at = Instant::now(),
+                // They wait for what it does in a broadcast.
+                () = news(&mut self.parts.membership) => self.beat_at = Instant::now(),
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
             }
         }
@@ -271,6 +276,10 @@ impl Running {
             return self.on_complete().await;
         }
         self.waiting_for = answer.waiting_for;
+        // A broadcast has begun, and the others wait for this one.
+        if answer.sources.iter().any(|source| source.broadcast_within_ms > 0) {
+            self.beat_at = Instant::now();
+        }
         // Before the leases that need the versions.
         self.sources_at(answer.sources);
         for lease in answer.leases {
@@ -301,6 +310,9 @@ impl Running {
         }
         self.learner_at(&answer.learner_endpoint);
         self.sources_at(answer.sources);
+        if let (Some(membership), Some(orders)) = (&self.parts.membership, &answer.broadcast) {
+            membership.hear(orders);
+        }
         let newest = Some(PolicyVersion(answer.newest_version));
         // Version 0 needs no fetching ahead: the first lease asks for it.
         if newest > self.newest && newest > Some(PolicyVersion(0)) {
@@ -387,7 +399,10 @@ impl Running {
 
     fn sources_at(&self, told: Vec<VersionSources>) {
         if !told.is_empty() {
-            self.parts.told.sources.send_modify(|sources| weights::learn(sources, told));
+            self.parts
+                .told
+                .sources
+                .send_modify(|sources| weights::learn(sources, told, Instant::now()));
         }
     }
 
@@ -402,9 +417,13 @@ impl Running {
     }
 
     fn heartbeat(&self, worker_id: u64) -> HeartbeatRequest {
+        let versions: Vec<u64> =
+            self.parts.shelf.versions().into_iter().map(PolicyVersion::get).collect();
+        let membership = self.parts.membership.as_ref();
         HeartbeatRequest {
             worker_id,
-            versions: self.parts.shelf.versions().into_iter().map(PolicyVersion::get).collect(),
+            broadcast: membership.and_then(|member| member.say(versions.last().copied(), 0)),
+            versions,
             leases: self.table.refs(),
             waits: self.parts.waits.to_proto(),
             sampled_tokens: self.parts.handle.counters.sampled_tokens(),
@@ -419,6 +438,14 @@ impl Running {
             let error = status.message();
             tracing::warn!(error, "could not say goodbye to the coordinator; the leases run out");
         }
+    }
+}
+
+/// Waits for news of a broadcast.
+async fn news(membership: &mut Option<Membership>) {
+    match membership {
+        Some(membership) => membership.changed().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -3,6 +3,7 @@
 //! Invariant: what comes out is, tensor by tensor, what the learner published.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use candle_core::{DType, Device};
@@ -12,6 +13,7 @@ use octet_proto::PolicyVersion;
 use octet_runtime::wait::Waits;
 use tokio::sync::watch;
 
+use super::broadcast::Arrival;
 use super::error::WeightsError;
 use super::manifest::Manifest;
 use super::route::Sources;
@@ -21,6 +23,9 @@ use crate::config::Limits;
 use crate::error::WorkerError;
 use crate::peer::{Learner, Peers};
 use crate::stats::Handle;
+
+/// How long building a model may take, as `status` shows it.
+const BUILD: Duration = Duration::from_secs(60);
 
 /// Fetches versions. Clones fetch independently.
 #[derive(Clone)]
@@ -52,12 +57,52 @@ pub(crate) struct Local {
 impl Fetcher {
     /// A version, verified and packed for sampling; waits for as long as it takes to be published.
     pub(crate) async fn fetch(mut self, version: PolicyVersion) -> Result<Held, WorkerError> {
-        let (local, dtype, device) = (Arc::clone(&self.local), self.dtype, self.device.clone());
-        let (handle, simulated) = (self.handle.clone(), self.simulated);
+        let builder = self.builder();
         let mut transfer = Transfer::new(&mut self, version);
         let (manifest, tensors) = transfer.run().await?;
         transfer.wait.detail(format!("version {version}: building the model"));
-        let of = Arc::clone(&manifest);
+        builder.build(manifest, tensors).await
+    }
+
+    /// Makes the model of a version that was broadcast.
+    pub(crate) async fn take(self, arrival: Arrival) -> Result<Held, WorkerError> {
+        let Arrival { manifest, tensors } = arrival;
+        // It is here and whole: others may have it from now on.
+        let (_whole, verified) = watch::channel(tensors.clone());
+        self.shelf.begin(Arc::clone(&manifest), verified);
+        let detail = format!("version {}: building the model", manifest.version());
+        let _wait = self.waits.enter("weights", detail, BUILD);
+        self.builder().build(manifest, Some(tensors)).await
+    }
+
+    fn builder(&self) -> Builder {
+        Builder {
+            local: Arc::clone(&self.local),
+            dtype: self.dtype,
+            device: self.device.clone(),
+            handle: self.handle.clone(),
+            simulated: self.simulated,
+        }
+    }
+}
+
+/// Makes models of verified bytes.
+struct Builder {
+    local: Arc<Local>,
+    dtype: DType,
+    device: Device,
+    handle: Handle,
+    simulated: bool,
+}
+
+impl Builder {
+    async fn build(
+        self,
+        manifest: Arc<Manifest>,
+        tensors: Option<Vec<Bytes>>,
+    ) -> Result<Held, WorkerError> {
+        let Self { local, dtype, device, handle, simulated } = self;
+        let (of, version) = (Arc::clone(&manifest), manifest.version());
         let build = move || match tensors {
             Some(tensors) => build(local.model.config(), &of, tensors, dtype, &device),
             None => frozen(local.model.clone()),

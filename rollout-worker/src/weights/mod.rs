@@ -4,6 +4,7 @@
 //! The shelf keeps the manifest beside the model, so that whoever holds a version can serve it on.
 
 mod actor;
+mod broadcast;
 mod error;
 mod fetch;
 mod intake;
@@ -16,6 +17,7 @@ mod tests;
 mod transfer;
 
 pub(crate) use actor::{Command, Librarian};
+pub(crate) use broadcast::Inbox;
 pub use error::{Damage, WeightsError};
 pub(crate) use fetch::{Fetcher, Local};
 pub use intake::Intake;

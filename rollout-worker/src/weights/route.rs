@@ -5,12 +5,16 @@
 //! not known, because nobody else's word counts.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use octet_proto::PolicyVersion;
 use octet_proto::coordinator::VersionSources;
+use tokio::time::Instant;
 
 /// The most versions that the coordinator's word is kept of.
 const MOST_VERSIONS: usize = 16;
+/// The longest that a broadcast is waited for, whatever is said.
+const LONGEST_BROADCAST: Duration = Duration::from_secs(600);
 /// The most endpoints that are kept of one.
 const MOST_ENDPOINTS: usize = 16;
 
@@ -22,14 +26,19 @@ pub(crate) type Sources = BTreeMap<PolicyVersion, Known>;
 pub(crate) struct Known {
     pub digest: blake3::Hash,
     pub endpoints: Vec<String>,
+    /// Until then a broadcast may bring it.
+    pub broadcast_until: Option<Instant>,
 }
 
 /// Takes in what the coordinator says; what has no digest is of no use.
-pub(crate) fn learn(sources: &mut Sources, told: Vec<VersionSources>) {
-    for VersionSources { version, digest, mut endpoints } in told {
+pub(crate) fn learn(sources: &mut Sources, told: Vec<VersionSources>, now: Instant) {
+    for VersionSources { version, digest, mut endpoints, broadcast_within_ms } in told {
         if let Ok(digest) = blake3::Hash::from_hex(&digest) {
             endpoints.truncate(MOST_ENDPOINTS);
-            sources.insert(PolicyVersion(version), Known { digest, endpoints });
+            let within = Duration::from_millis(broadcast_within_ms).min(LONGEST_BROADCAST);
+            let broadcast_until = (!within.is_zero()).then_some(now + within);
+            let known = Known { digest, endpoints, broadcast_until };
+            sources.insert(PolicyVersion(version), known);
         }
     }
     while sources.len() > MOST_VERSIONS {
@@ -102,15 +111,15 @@ mod tests {
     fn known(endpoints: &[String]) -> Known {
         let mut endpoints = endpoints.to_vec();
         endpoints.push(LEARNER.to_owned());
-        Known { digest: blake3::hash(b"weights"), endpoints }
+        Known { digest: blake3::hash(b"weights"), endpoints, broadcast_until: None }
     }
 
     #[test]
     fn without_a_digest_the_learner_alone_is_asked() {
         let mut sources = Sources::new();
         let endpoints = vec!["http://a:1".to_owned()];
-        let told = VersionSources { version: 1, digest: String::new(), endpoints };
-        learn(&mut sources, vec![told]);
+        let told = VersionSources { version: 1, endpoints, ..VersionSources::default() };
+        learn(&mut sources, vec![told], Instant::now());
         assert!(sources.is_empty());
         let mut route = Route::default();
         assert_eq!(route.next(None, LEARNER), Some(Source::Learner));
@@ -127,13 +136,17 @@ mod tests {
             version,
             digest: digest.clone(),
             endpoints: vec!["http://a:1".to_owned(); 1000],
+            broadcast_within_ms: u64::MAX,
         };
-        learn(&mut sources, (0..100).map(told).collect());
+        let now = Instant::now();
+        learn(&mut sources, (0..100).map(told).collect(), now);
         assert_eq!(
             sources.keys().map(|v| v.get()).collect::<Vec<_>>(),
             (84..100).collect::<Vec<_>>()
         );
         assert!(sources.values().all(|known| known.endpoints.len() == MOST_ENDPOINTS));
+        let until = Some(now + LONGEST_BROADCAST);
+        assert!(sources.values().all(|known| known.broadcast_until == until));
     }
 
     proptest! {

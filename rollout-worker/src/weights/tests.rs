@@ -14,14 +14,14 @@ use super::manifest::{Manifest, Refused};
 
 type Change = fn(&mut WeightsManifest);
 
-fn config() -> ModelConfig {
+pub(super) fn config() -> ModelConfig {
     let fixture =
         concat!(env!("CARGO_MANIFEST_DIR"), "/../policy/tests/fixtures/models/qwen2-tied");
     ModelConfig::from_dir(Path::new(fixture)).unwrap()
 }
 
 /// A version with bytes that are no floats in particular.
-fn published(config: &ModelConfig) -> (WeightsManifest, Vec<u8>) {
+pub(super) fn published(config: &ModelConfig) -> (WeightsManifest, Vec<u8>) {
     let (mut all, mut tensors, mut digest) = (Vec::new(), Vec::new(), blake3::Hasher::new());
     for (index, spec) in config.tensor_specs().iter().enumerate() {
         let data: Vec<u8> = (0..spec.len() * 2).map(|i| (i * 7 + index) as u8).collect();

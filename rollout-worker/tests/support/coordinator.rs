@@ -138,6 +138,7 @@ impl CoordinatorService for Coordinator {
         let mut book = self.book.lock().unwrap();
         book.beats.push(request);
         Ok(Response::new(HeartbeatResponse {
+            broadcast: None,
             revoked: std::mem::take(&mut book.revoke),
             newest_version: book.newest_version,
             learner_endpoint: self.learner_at.clone(),

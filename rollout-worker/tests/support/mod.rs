@@ -123,7 +123,7 @@ impl World {
     /// The coordinator names these sources for a version that the learner published.
     pub fn name_sources(&self, version: u64, endpoints: Vec<String>) {
         let digest = self.model.publish(version).0.digest;
-        let named = VersionSources { version, digest, endpoints };
+        let named = VersionSources { version, digest, endpoints, broadcast_within_ms: 0 };
         self.coordinator.book.lock().unwrap().sources.push(named);
     }
 

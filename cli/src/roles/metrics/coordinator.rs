@@ -76,6 +76,16 @@ fn fill(run: Snapshot) -> Page {
         page.gauge("octet_weights_holders", "Workers that hold a version, or a newer one.")
             .set(&labels, spread.holders);
     }
+    if let Some(broadcast) = &run.broadcast {
+        page.gauge("octet_broadcast_epoch", "The membership of broadcasts that counts.")
+            .is(broadcast.epoch.0);
+        page.gauge("octet_broadcast_members", "Members of the communicator.")
+            .is(broadcast.roster.len());
+        page.counter("octet_broadcasts", "Policy versions that a whole communicator received.")
+            .is(broadcast.broadcasts);
+        page.counter("octet_broadcast_evictions", "Members that an epoch ended without.")
+            .is(broadcast.evicted);
+    }
     for binding in &run.rewards {
         let number = binding.revision.number.to_string();
         let state = match binding.state {

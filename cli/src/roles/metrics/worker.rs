@@ -43,13 +43,14 @@ impl WorkerPage {
             page.counter("octet_reward_replicas_taken", "Replicas taken out, and back in.")
                 .set(&[("change", change)], count);
         }
-        page.counter("octet_weight_transfers", "Policy versions that were fetched whole.")
+        page.counter("octet_weight_transfers", "Policy versions that came whole.")
             .is(totals.transfers);
         page.counter("octet_weight_transfers_damaged", "Weights that arrived damaged.")
             .is(totals.damaged_transfers);
         for (source, bytes) in [
             ("learner", totals.weight_bytes_from_learner),
             ("workers", totals.weight_bytes_from_workers),
+            ("broadcast", totals.weight_bytes_by_broadcast),
         ] {
             page.counter("octet_weight_bytes_received", "Bytes of weights, by who sent them.")
                 .set(&[("source", source)], bytes);

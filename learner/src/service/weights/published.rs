@@ -7,6 +7,7 @@
 use super::WeightsError;
 use bytes::Bytes;
 use candle_core::{DType, Device};
+use octet_broadcast::parcel;
 use octet_policy::config::ModelConfig;
 use octet_policy::model::{Model, Params, bytes, from_bytes};
 use octet_proto::PolicyVersion;
@@ -80,6 +81,11 @@ impl Published {
     /// The digest of the weights, hex.
     pub fn digest(&self) -> &str {
         &self.manifest.digest
+    }
+
+    /// All bytes, without a copy.
+    pub(crate) fn data(&self) -> Bytes {
+        self.data.clone()
     }
 
     /// At most `len` bytes from an offset on, without a copy.
@@ -157,6 +163,13 @@ impl Publication {
             bytes: published.manifest.total_bytes,
         });
         published.collect()
+    }
+
+    /// The newest version, and how many bytes a broadcast of it carries.
+    pub(crate) fn newest_parcel(&self) -> Option<(u64, u64)> {
+        let versions = self.versions.borrow();
+        let (version, newest) = versions.iter().next_back()?;
+        Some((version.get(), parcel::packed_bytes(&newest.manifest)))
     }
 
     /// Counts bytes that go out.
