@@ -26,7 +26,7 @@ fn anything_else_than_was_published_is_refused_by_name() {
     };
     let error = refused(parcel_of(|bytes| *bytes.last_mut().unwrap() ^= 1), 3);
     assert!(error.contains("expected BLAKE3"), "{error}");
-    let error = refused(parcel_of(|bytes| drop(bytes.pop())), 3);
+    let error = refused(parcel_of(|bytes| bytes.truncate(bytes.len() - 1)), 3);
     assert!(error.contains("bytes of tensors"), "{error}");
     let error = refused(parcel_of(|_| {}), 4);
     assert!(error.contains("expected version 4"), "{error}");
