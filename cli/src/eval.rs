@@ -1,9 +1,9 @@
 //! `octet eval`: the table of a run's last screen, for any policy and data set.
 
+use crate::compute;
 use crate::evaluation::{evaluate, table::Report};
 use crate::train::progress::Screen;
 use anyhow::Result;
-use candle_core::{DType, Device};
 use clap::Args;
 use octet_dataset::load;
 use octet_policy::kernel::head::Shaping;
@@ -39,6 +39,12 @@ pub struct EvalArgs {
     /// Only so many rows.
     #[arg(long)]
     rows: Option<usize>,
+    /// Where to compute: cpu, or cuda:0 (a build with the feature `cuda`).
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// The weights' type: f32, or bf16 on a GPU.
+    #[arg(long, default_value = "f32")]
+    dtype: String,
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
@@ -52,7 +58,8 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     let mut rows = load(&args.data)?;
     rows.truncate(args.rows.unwrap_or(usize::MAX));
     let function = by_name(&args.function)?;
-    let policy = Policy::load(&args.model, DType::F32, &Device::Cpu)?;
+    let dtype = compute::dtype(&args.dtype, &args.device)?;
+    let policy = Policy::load(&args.model, dtype, &compute::open(&args.device)?)?;
     let sampling = Sampling {
         seed: args.seed,
         completions: args.completions,

@@ -1,6 +1,8 @@
 //! `octet`: reinforcement learning from verifiable rewards for tool calling, in one binary.
 
+mod allocator;
 mod certs;
+mod compute;
 mod data;
 mod eval;
 mod evaluation;
@@ -20,9 +22,6 @@ mod train;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::ffi::OsString;
 use std::process::ExitCode;
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Teach a language model to call tools correctly: GRPO over eight completions per prompt, with
 /// verifiable rewards, on a laptop or a cluster.
@@ -52,6 +51,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    allocator::keep_freed_memory();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let command = match roles::layered(Cli::command(), &arguments) {
         Ok(command) => command,

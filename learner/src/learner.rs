@@ -18,6 +18,7 @@ use crate::service::intake::Rules;
 use crate::spool::Spool;
 use crate::step::trainer::Trainer;
 use crate::thread::{Place, on_thread};
+use candle_core::{DType, Device};
 use octet_broadcast::Factory;
 use octet_proto::ConfigDigest;
 use octet_runtime::CancellationToken;
@@ -39,6 +40,10 @@ pub struct Config {
     pub run: PathBuf,
     /// The directory of version 0.
     pub model: PathBuf,
+    /// Element type that the model computes with; the optimiser's weights are `f32`.
+    pub dtype: DType,
+    /// Where it computes; the optimiser works on the CPU.
+    pub device: Device,
     /// `[learner]`.
     pub recipe: LearnerConfig,
     /// What the rest of the configuration says.

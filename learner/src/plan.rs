@@ -8,7 +8,7 @@
 mod available;
 mod sizes;
 
-pub use available::available_memory;
+pub use available::{Available, available_memory, available_on};
 use sizes::Sizes;
 
 use crate::config::Recipe;
@@ -35,6 +35,8 @@ pub struct Workload {
     pub lag: u64,
     /// Whether there is a reference policy.
     pub reference: bool,
+    /// Whether the model computes on a device that has memory of its own.
+    pub device: bool,
 }
 
 /// When memory is held.
@@ -48,6 +50,15 @@ pub enum Phase {
     Committing,
 }
 
+/// Where memory is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In the machine's memory.
+    Host,
+    /// In the memory of the device that computes, where it has its own.
+    Device,
+}
+
 /// One line of the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Item {
@@ -57,6 +68,8 @@ pub struct Item {
     pub bytes: u64,
     /// When.
     pub phase: Phase,
+    /// Where.
+    pub place: Place,
 }
 
 /// What a step's memory is used for.
@@ -71,10 +84,12 @@ pub struct MemoryPlan {
 /// A step that does not fit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "expected {} of free memory for a step, found {} (a micro-batch of {tokens} tokens takes {}, weights and optimiser {}); lower `learner.micro_batch_tokens`, `sampling.max_tokens` or `sampling.completions`, take a smaller model, or free memory",
+    "expected {} of free memory {place} for a step, found {} (a micro-batch of {tokens} tokens takes {}, weights and optimiser {}); lower `learner.micro_batch_tokens`, `sampling.max_tokens` or `sampling.completions`, take a smaller model, or free memory",
     Bytes(*.needed), Bytes(*.available), Bytes(*.learning), Bytes(*.always)
 )]
 pub struct MemoryError {
+    /// On the machine, or on the device.
+    pub place: &'static str,
     /// Bytes of the peak.
     pub needed: u64,
     /// Bytes that are free.
@@ -93,9 +108,10 @@ pub struct Bytes(pub u64);
 
 impl Workload {
     /// The workload of a recipe.
-    pub fn new(recipe: &Recipe, dtype: Dtype) -> Self {
+    pub fn new(recipe: &Recipe, dtype: Dtype, device: bool) -> Self {
         Self {
             dtype,
+            device,
             longest_prompt: recipe.shape.longest_prompt,
             max_tokens: recipe.shape.max_tokens,
             completions: recipe.shape.completions,
@@ -118,32 +134,39 @@ impl MemoryPlan {
     /// The plan of a workload.
     pub fn new(config: &ModelConfig, workload: &Workload, keep: Keep) -> Self {
         let sizes = Sizes::new(config, workload);
-        let item = |name, bytes, phase| Item { name, bytes, phase };
+        let host = |name, bytes, phase| Item { name, bytes, phase, place: Place::Host };
+        let place = if workload.device { Place::Device } else { Place::Host };
+        let item = |name, bytes, phase| Item { name, bytes, phase, place };
         let mut items = vec![
             item("weights", sizes.weights(), Phase::Always),
-            item("gradients", sizes.weights(), Phase::Always),
-            item("optimiser moments", sizes.moments(), Phase::Always),
-            item("published versions", sizes.published(), Phase::Always),
+            item("gradients", sizes.gradients(), Phase::Always),
             item("position tables", sizes.tables(), Phase::Always),
         ];
         if workload.reference {
             items.push(item("reference policy", sizes.weights(), Phase::Always));
         }
+        if workload.device {
+            items.push(host("weights in 32 bits", sizes.masters(), Phase::Always));
+            items.push(host("gradients in passing", sizes.masters(), Phase::Learning));
+            items.push(item("attention of one part", sizes.scores(), Phase::Learning));
+        }
         if workload.lag > 0 {
             items.push(item("policy that sampled", sizes.weights(), Phase::Learning));
         }
         items.extend([
+            host("optimiser moments", sizes.moments(), Phase::Always),
+            host("published versions", sizes.published(), Phase::Always),
             item("kept activations", sizes.kept(keep), Phase::Learning),
             item("one layer at work", sizes.layer_at_work(), Phase::Learning),
             item("output head", sizes.head(), Phase::Learning),
-            item("next version", sizes.weights(), Phase::Committing),
-            item("files being written", sizes.files(), Phase::Committing),
+            host("next version", sizes.weights(), Phase::Committing),
+            host("files being written", sizes.files(), Phase::Committing),
         ]);
         let (parameters, tokens) = (config.param_count() as u64, workload.tokens());
         Self { keep, parameters, tokens, items }
     }
 
-    /// The first way to keep activations that fits into `available` bytes: all of them, or each
+    /// The first way to keep activations that fits into what is available: all of them, or each
     /// layer's input with the rest computed again. The bits of a run are the same with both. Where
     /// nobody knows what is available, the first.
     ///
@@ -152,24 +175,32 @@ impl MemoryPlan {
     pub fn choose(
         config: &ModelConfig,
         workload: &Workload,
-        available: Option<u64>,
+        available: Available,
     ) -> Result<Self, MemoryError> {
         let large = Self::new(config, workload, Keep::Activations);
-        let Some(available) = available else { return Ok(large) };
-        if large.peak() <= available {
+        if large.check(available).is_ok() {
             return Ok(large);
         }
         let small = Self::new(config, workload, Keep::LayerInputs);
-        if small.peak() <= available {
-            return Ok(small);
+        small.check(available).map(|()| small)
+    }
+
+    fn check(&self, available: Available) -> Result<(), MemoryError> {
+        let places = [(Place::Host, available.host), (Place::Device, available.device)];
+        for (place, available) in places {
+            let (needed, Some(available)) = (self.peak(place), available) else { continue };
+            if needed > available {
+                return Err(MemoryError {
+                    place: place.name(),
+                    needed,
+                    available,
+                    tokens: self.tokens,
+                    learning: self.bytes(Phase::Learning, place),
+                    always: self.bytes(Phase::Always, place),
+                });
+            }
         }
-        Err(MemoryError {
-            needed: small.peak(),
-            available,
-            tokens: small.tokens,
-            learning: small.bytes(Phase::Learning),
-            always: small.bytes(Phase::Always),
-        })
+        Ok(())
     }
 
     /// What is kept of the forward pass.
@@ -187,15 +218,32 @@ impl MemoryPlan {
         self.tokens
     }
 
-    /// Bytes that are held in a phase alone.
-    pub fn bytes(&self, phase: Phase) -> u64 {
-        self.items.iter().filter(|item| item.phase == phase).map(|item| item.bytes).sum()
+    /// Bytes that are held in a place, in a phase alone.
+    pub fn bytes(&self, phase: Phase, place: Place) -> u64 {
+        let items = self.items.iter().filter(|item| item.phase == phase && item.place == place);
+        items.map(|item| item.bytes).sum()
     }
 
-    /// The most bytes that are held at once.
-    pub fn peak(&self) -> u64 {
-        let phases = self.bytes(Phase::Learning).max(self.bytes(Phase::Committing));
-        self.bytes(Phase::Always) + phases
+    /// The most bytes that are held in a place at once.
+    pub fn peak(&self, place: Place) -> u64 {
+        let bytes = |phase| self.bytes(phase, place);
+        bytes(Phase::Always) + bytes(Phase::Learning).max(bytes(Phase::Committing))
+    }
+
+    /// The places where anything is held, with the peak of each.
+    pub fn peaks(&self) -> impl Iterator<Item = (Place, Bytes)> {
+        let peaks = [Place::Device, Place::Host].map(|place| (place, Bytes(self.peak(place))));
+        peaks.into_iter().filter(|(_, peak)| peak.0 > 0)
+    }
+}
+
+impl Place {
+    /// As a message says it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Host => "on the machine",
+            Self::Device => "on the device",
+        }
     }
 }
 
@@ -209,10 +257,19 @@ impl fmt::Display for MemoryPlan {
                 Phase::Learning => "while learning",
                 Phase::Committing => "while committing",
             };
-            let line = format!("  {:<22}{:>12}  {when}", item.name, Bytes(item.bytes).to_string());
+            let place = if item.place == Place::Device { "on the device" } else { "" };
+            let bytes = Bytes(item.bytes).to_string();
+            let line = format!("  {:<22}{bytes:>12}  {place}  {when}", item.name);
             writeln!(f, "{}", line.trim_end())?;
         }
-        write!(f, "  {:<22}{:>12}", "peak", Bytes(self.peak()).to_string())?;
+        let peaks: Vec<String> = self
+            .peaks()
+            .map(|(place, peak)| {
+                let name = format!("peak {}", place.name());
+                format!("  {name:<22}{:>12}", peak.to_string())
+            })
+            .collect();
+        f.write_str(&peaks.join("\n"))?;
         match self.keep {
             Keep::Activations => Ok(()),
             Keep::LayerInputs => f.write_str("  activations are computed again"),

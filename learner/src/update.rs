@@ -1,10 +1,14 @@
 //! One optimiser update over any number of micro-batches.
 //!
+//! The optimiser works on `f32` weights on the CPU. Where the model computes with another type or elsewhere
+//! it has a copy of them, made anew after each update; gradients are added up in `f32` beside it.
+//!
 //! Invariant: gradients are added micro-batch by micro-batch in the given order, and applied once. The
 //! same groups in the same order and the same micro-batches give the same weights, bit for bit, on any
 //! number of threads.
 
 use crate::adamw::{AdamW, AdamWError, Hyperparameters, Parameter, TensorSpec, Update};
+use candle_core::{DType, Device};
 use octet_policy::kernel::head::Shaping;
 use octet_policy::layout::GroupTokens;
 use octet_policy::model::{Keep, Learned, Model, Params};
@@ -24,8 +28,17 @@ pub enum UpdateError {
 pub struct Updater {
     model: Model,
     gradients: Params,
+    /// What is optimised, where the model computes with a copy.
+    masters: Option<Masters>,
     optimiser: AdamW,
     keep: Keep,
+}
+
+/// The `f32` weights on the CPU, and what the model's copy of them is.
+struct Masters {
+    weights: Params,
+    dtype: DType,
+    device: Device,
 }
 
 impl Updater {
@@ -44,12 +57,29 @@ impl Updater {
     /// Goes on with the moments of an earlier run.
     pub fn resume(model: Model, keep: Keep, optimiser: AdamW) -> Result<Self, UpdateError> {
         let gradients = model.params().zeros_like()?;
-        Ok(Self { model, gradients, optimiser, keep })
+        Ok(Self { model, gradients, masters: None, optimiser, keep })
     }
 
-    /// The model as it is after the last update.
+    /// Computes with weights of type `dtype` on `device` from now on.
+    pub fn computing(self, dtype: DType, device: &Device) -> Result<Self, UpdateError> {
+        if dtype == DType::F32 && device.is_cpu() {
+            return Ok(self);
+        }
+        let weights = self.weights().clone();
+        let model = self.model.to(dtype, device)?;
+        let gradients = weights.zeros_like()?.to(DType::F32, device)?;
+        let masters = Some(Masters { weights, dtype, device: device.clone() });
+        Ok(Self { model, gradients, masters, ..self })
+    }
+
+    /// The model that computes, as it is after the last update.
     pub fn model(&self) -> &Model {
         &self.model
+    }
+
+    /// The weights after the last update, in `f32` on the CPU.
+    pub fn weights(&self) -> &Params {
+        self.masters.as_ref().map_or(self.model.params(), |masters| &masters.weights)
     }
 
     /// The optimiser's state.
@@ -70,16 +100,23 @@ impl Updater {
 
     /// Applies the gradients and clears them. On an error the weights are as they were.
     pub fn apply(&mut self, learning_rate: f64) -> Result<Update, UpdateError> {
+        let gradients = self.gradients.to(DType::F32, &Device::Cpu)?;
+        let weights = self.masters.as_ref().map_or(self.model.params(), |masters| &masters.weights);
         let optimiser = &mut self.optimiser;
-        let update = self.model.params().update(&self.gradients, |pairs| {
+        let update = weights.update(&gradients, |pairs| {
             let mut parameters: Vec<Parameter<'_>> = pairs
                 .into_iter()
                 .map(|(values, gradient)| Parameter { values, gradient })
                 .collect();
             optimiser.update(&mut parameters, learning_rate)
         })?;
+        drop(gradients);
         self.gradients.clear()?;
-        Ok(update?)
+        let update = update?;
+        if let Some(masters) = &self.masters {
+            self.model.replace(masters.weights.to(masters.dtype, &masters.device)?);
+        }
+        Ok(update)
     }
 }
 

@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Device};
 use octet_learner::adamw::Hyperparameters;
-use octet_learner::plan::{MemoryPlan, Phase, Workload};
+use octet_learner::plan::{MemoryPlan, Phase, Place, Workload};
 use octet_learner::update::Updater;
 use octet_policy::config::{Dtype, ModelConfig};
 use octet_policy::kernel::head::Shaping;
@@ -77,6 +77,7 @@ fn a_step_takes_no_more_than_planned_and_not_much_less() {
         micro_batch_tokens: 960,
         lag: 0,
         reference: false,
+        device: false,
     };
     for keep in [Keep::Activations, Keep::LayerInputs] {
         let plan = MemoryPlan::new(&config, &workload, keep);
@@ -95,7 +96,7 @@ fn a_step_takes_no_more_than_planned_and_not_much_less() {
         };
         // The first pass also fills scratch memory that threads keep.
         learn();
-        let (taken, planned) = (learn(), plan.bytes(Phase::Learning));
+        let (taken, planned) = (learn(), plan.bytes(Phase::Learning, Place::Host));
         assert!(taken <= planned, "{keep:?}: {taken} bytes taken, {planned} planned");
         assert!(taken * 2 > planned, "{keep:?}: {taken} bytes taken, {planned} planned");
     }

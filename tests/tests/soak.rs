@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use candle_core::{DType, Device};
 use cluster::{DIGEST, Folder, client, listen};
 use octet_coordinator::{Coordinator, JOURNAL_FILE, JoinToken, Reward, RunPlan, Timing};
 use octet_learner::learner::{Patience, SPOOL_FILE};
@@ -98,6 +99,8 @@ fn learner_config(folder: &Folder, batch: u64, coordinator: &str) -> octet_learn
     octet_learner::Config {
         run: folder.directory.path().join("run"),
         model: folder.model(),
+        dtype: DType::F32,
+        device: Device::Cpu,
         recipe: LearnerConfig {
             batch: NonZeroU64::new(batch).unwrap(),
             lag: 1,

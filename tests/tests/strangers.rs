@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
+use candle_core::{DType, Device};
 use cluster::{DIGEST, Folder, TOKEN, client, coordinator, line, listen, worker};
 use futures::StreamExt;
 use octet_learner::learner::Patience;
@@ -148,6 +149,8 @@ async fn ports(folder: &Folder, stop: &CancellationToken) -> Vec<Port> {
     let config = Config {
         run: folder.directory.path().join("run"),
         model: folder.model(),
+        dtype: DType::F32,
+        device: Device::Cpu,
         recipe: LearnerConfig::default(),
         shape: RunShape {
             steps: std::num::NonZeroU64::new(cluster::STEPS).unwrap(),

@@ -10,7 +10,7 @@ use crate::train::Work;
 use crate::train::basis::Membership;
 use crate::train::directory::RunDirectory;
 use crate::train::summary::Summary;
-use crate::{machine, plot, screen};
+use crate::{compute, machine, plot, screen};
 use anyhow::Result;
 use clap::Args;
 use octet_learner::learner::{METRICS_FILE, Patience};
@@ -104,6 +104,7 @@ async fn learn(args: &LearnerArgs, exposure: Exposure, stop: CancellationToken) 
     let member =
         Membership { coordinator: args.coordinator.clone(), join_token: args.join_token.clone() };
     let drain = Duration::from_secs(args.drain);
+    let device = compute::open(&basis.recipe.model.device)?;
     let transport = transport(&basis.recipe)?;
     let config = octet_learner::Config {
         endpoint: Some(endpoint.clone()),
@@ -114,7 +115,7 @@ async fn learn(args: &LearnerArgs, exposure: Exposure, stop: CancellationToken) 
             stop: drain.mul_f64(0.8),
             ..Patience::default()
         },
-        ..basis.learner(directory.path(), &member, basis.longest_prompt)
+        ..basis.learner(directory.path(), &member, basis.longest_prompt, &device)
     };
     // The learner loads its own weights, from the last commit.
     drop(basis);

@@ -5,8 +5,8 @@
 use super::metrics::{Metrics, MetricsListen, WorkerPage};
 use super::process::{self, NodeArgs, RecipeArgs, advertised, listen};
 use super::transport::transport;
-use crate::screen;
 use crate::train::basis::{Membership, WorkerShape};
+use crate::{compute, screen};
 use anyhow::{Result, ensure};
 use clap::Args;
 use octet_rollout_worker::{Limits, Worker};
@@ -100,7 +100,8 @@ async fn sample(args: &WorkerArgs, exposure: Exposure, stop: CancellationToken) 
         // What is left of it is for the farewell, and for the engine's last step.
         drain: Duration::from_secs(args.drain).mul_f64(0.6),
     };
-    let mut config = basis.worker(&member, shape);
+    let device = compute::open(&basis.recipe.model.device)?;
+    let mut config = basis.worker(&member, shape, &device);
     config.limits =
         Limits { coordinator: Duration::from_secs(args.coordinator_patience), ..config.limits };
     let line = format!(

@@ -156,8 +156,9 @@ fn train(
             (started, since, loss_sum, loss_steps) = (Instant::now(), 0, 0.0, 0);
         }
         if position.step.is_multiple_of(args.save_every) || position.step == end {
+            let begun = Instant::now();
             save(&mut policy, &updater, position, last)?;
-            started = Instant::now();
+            started += begun.elapsed();
         }
     }
     bar.finish_and_clear();

@@ -4,6 +4,7 @@
 //! has the digest of `octet train` with the same recipe.
 
 use super::directory::{Identity, RunDirectory};
+use crate::compute;
 use crate::evaluation::prompt_of;
 use crate::recipe::Recipe;
 use anyhow::{Context, Result, bail};
@@ -28,12 +29,10 @@ pub struct Basis {
     pub config_digest: ConfigDigest,
     /// Optimiser updates.
     pub steps: NonZeroU64,
-    /// The policy to start from.
+    /// The policy to start from, on the CPU.
     pub policy: Policy,
     /// The type that weights are computed in.
     pub dtype: DType,
-    /// Where they are computed.
-    pub device: Device,
     /// Rows to train on.
     pub train: Vec<Example>,
     /// Tokens of the longest prompt of them.
@@ -70,15 +69,15 @@ impl Basis {
     /// # Errors
     /// Names the file or key, what was expected and what was found.
     pub fn load(recipe: Recipe) -> Result<Self> {
-        let (dtype, device) = arithmetic(&recipe)?;
+        let dtype = compute::dtype(&recipe.model.dtype, &recipe.model.device)?;
         let train = load(&recipe.data.train)?;
-        let policy = Policy::load(&recipe.model.path, dtype, &device)?;
+        let policy = Policy::load(&recipe.model.path, dtype, &Device::Cpu)?;
         let steps = recipe.steps(train.len());
         let longest_prompt = longest(&recipe, &policy, &train)?;
         recipe.learner.resolve(&recipe.shape(steps, longest_prompt))?;
         let weights = policy.model.params().digest()?.to_hex();
         let config_digest = recipe.digest(steps, &weights)?;
-        Ok(Self { recipe, config_digest, steps, policy, dtype, device, train, longest_prompt })
+        Ok(Self { recipe, config_digest, steps, policy, dtype, train, longest_prompt })
     }
 
     /// What identifies the run in a directory.
@@ -123,10 +122,13 @@ impl Basis {
         run: &Path,
         member: &Membership,
         longest_prompt: usize,
+        device: &Device,
     ) -> octet_learner::Config {
         octet_learner::Config {
             run: run.to_path_buf(),
             model: self.recipe.model.path.clone(),
+            dtype: self.dtype,
+            device: device.clone(),
             recipe: self.recipe.learner.clone(),
             shape: self.recipe.shape(self.steps, longest_prompt),
             config_digest: self.config_digest.clone(),
@@ -139,7 +141,12 @@ impl Basis {
     }
 
     /// What a worker is started with.
-    pub fn worker(&self, member: &Membership, shape: WorkerShape) -> octet_rollout_worker::Config {
+    pub fn worker(
+        &self,
+        member: &Membership,
+        shape: WorkerShape,
+        device: &Device,
+    ) -> octet_rollout_worker::Config {
         let fitting = (shape.rows / self.recipe.sampling.completions).max(1) as u32;
         let fitting = NonZeroU32::new(fitting).unwrap_or(NonZeroU32::MIN);
         octet_rollout_worker::Config {
@@ -152,7 +159,7 @@ impl Basis {
             max_rows: NonZeroUsize::new(shape.rows).unwrap_or(NonZeroUsize::MIN),
             model: self.recipe.model.path.clone(),
             dtype: self.dtype,
-            device: self.device.clone(),
+            device: device.clone(),
             sampling: self.recipe.sampling(),
             on_reward_failure: OnRewardFailure::default(),
             drain: shape.drain,
@@ -160,25 +167,6 @@ impl Basis {
             client: ClientOptions::default(),
         }
     }
-}
-
-fn arithmetic(recipe: &Recipe) -> Result<(DType, Device)> {
-    let device = match recipe.model.device.as_str() {
-        "cpu" => Device::Cpu,
-        name => match name.strip_prefix("cuda:").and_then(|n| n.parse().ok()) {
-            Some(ordinal) => Device::new_cuda(ordinal).with_context(|| {
-                format!("model.device = \"{name}\": opening the GPU; without one, use \"cpu\"")
-            })?,
-            None => bail!("key `model.device`: expected \"cpu\" or \"cuda:0\", found \"{name}\""),
-        },
-    };
-    let dtype = if recipe.model.dtype == "bf16" { DType::BF16 } else { DType::F32 };
-    if dtype == DType::BF16 && device.is_cpu() {
-        bail!(
-            "key `model.dtype`: bf16 needs a GPU (model.device = \"cuda:0\"); on the CPU use \"f32\""
-        );
-    }
-    Ok((dtype, device))
 }
 
 /// Tokens of the longest prompt; refuses prompts that do not fit.

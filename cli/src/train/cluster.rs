@@ -118,7 +118,8 @@ async fn serve(
     let reach = Reach { coordinator: endpoint.clone(), join_token: token.clone() };
     directory.write_private(REACH_FILE, &serde_json::to_vec_pretty(&reach)?)?;
     let member = Membership { coordinator: endpoint.clone(), join_token: token.clone() };
-    let config = setup.basis.learner(directory.path(), &member, setup.longest_prompt);
+    let config =
+        setup.basis.learner(directory.path(), &member, setup.longest_prompt, &setup.device);
     let learner = tokio::task::spawn_blocking(move || Learner::open(config)).await??;
     let recipe = &setup.basis.recipe;
     let workers = (0..recipe.workers.count)
@@ -130,7 +131,8 @@ async fn serve(
                 weights_endpoint: String::new(),
                 drain: Duration::from_secs(10),
             };
-            Ok(Worker::new(setup.basis.worker(&member, shape), dialer.clone())?)
+            let config = setup.basis.worker(&member, shape, &setup.device);
+            Ok(Worker::new(config, dialer.clone())?)
         })
         .collect::<Result<Vec<_>>>()?;
 

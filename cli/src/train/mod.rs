@@ -13,7 +13,7 @@ pub use cluster::{Work, token};
 
 use crate::evaluation::{evaluate, table::Report};
 use crate::recipe::{QUICKSTART, Recipe};
-use crate::{machine, plot, screen};
+use crate::{compute, machine, plot, screen};
 use anyhow::{Context, Result};
 use clap::Args;
 use directory::RunDirectory;
@@ -110,7 +110,10 @@ pub fn run(args: &TrainArgs) -> Result<()> {
 
     let metrics = octet_learner::metrics::read(&directory.join("metrics.jsonl"))?;
     plot::write(directory.path(), &metrics)?;
-    let trained = Policy::load(&done.policy, setup.basis.dtype, &setup.basis.device)?;
+    // A device that is opened anew: what a thread of the run could not free when it ended, the old one would
+    // report here.
+    let device = compute::open(&setup.basis.recipe.model.device)?;
+    let trained = Policy::load(&done.policy, setup.basis.dtype, &device)?;
     let summary = Summary {
         before,
         after: setup.evaluate(&screen, "after", &trained)?,

@@ -3,11 +3,12 @@
 use super::basis::{Basis, longest};
 use super::directory::{Identity, RunDirectory};
 use super::progress::Screen;
+use crate::compute;
 use crate::recipe::Recipe;
 use anyhow::{Context, Result};
-use candle_core::DType;
+use candle_core::{DType, Device};
 use octet_dataset::{Example, load};
-use octet_learner::plan::{Bytes, MemoryPlan, Workload, available_memory};
+use octet_learner::plan::{Available, MemoryPlan, Place, Workload, available_memory, available_on};
 use octet_policy::config::{Dtype, ModelConfig};
 use octet_proto::StepIndex;
 use octet_reward_service::{RewardFunction, open, trivial};
@@ -17,6 +18,8 @@ use std::sync::Arc;
 pub struct Setup {
     /// What all nodes of the run agree on.
     pub basis: Basis,
+    /// Where models compute.
+    pub device: Device,
     /// What identifies the run.
     pub identity: Identity,
     /// Rows to evaluate on.
@@ -41,24 +44,36 @@ impl Setup {
         let swaps = swaps(&recipe)?;
         let held_out =
             if recipe.evaluation.enabled { load(&recipe.data.held_out)? } else { Vec::new() };
-        let basis = Basis::load(recipe)?;
+        let mut basis = Basis::load(recipe)?;
+        let device = compute::open(&basis.recipe.model.device)?;
         let evaluated = longest(&basis.recipe, &basis.policy, &held_out)?;
         let longest_prompt = basis.longest_prompt.max(evaluated);
         let shape = basis.recipe.shape(basis.steps, longest_prompt);
-        let workload = Workload::new(&basis.recipe.learner.resolve(&shape)?, stored(basis.dtype));
+        let workload = Workload::new(
+            &basis.recipe.learner.resolve(&shape)?,
+            stored(basis.dtype),
+            !device.is_cpu(),
+        );
         let memory =
-            MemoryPlan::choose(basis.policy.model.config(), &workload, available_memory())?;
+            MemoryPlan::choose(basis.policy.model.config(), &workload, available_on(&device))?;
+        // Evaluation computes with it.
+        basis.policy.model = basis.policy.model.to(basis.dtype, &device)?;
         let identity = basis.identity(directory);
-        Ok(Self { basis, identity, held_out, function, swaps, longest_prompt, memory })
+        Ok(Self { basis, device, identity, held_out, function, swaps, longest_prompt, memory })
     }
 
     /// Says what is about to happen, and what trivial policies would earn: nobody shall mistake
     /// silence for skill.
     pub fn introduce(&self, screen: &Screen, directory: &RunDirectory) {
         let r = &self.basis.recipe;
+        let held = self.memory.peaks().map(|(place, peak)| match place {
+            Place::Host => format!("{peak} of memory"),
+            Place::Device => format!("{peak} {}", place.name()),
+        });
+        let held: Vec<String> = held.collect();
         screen.line(&format!(
             "octet train  {} → {}\n{} prompts of at most {} tokens, {} steps of {} prompts × {} completions, \
-             seed {}, configuration {}, {} of memory",
+             seed {}, configuration {}, {}",
             r.model.path.display(),
             directory.path().display(),
             self.basis.train.len(),
@@ -68,7 +83,7 @@ impl Setup {
             r.sampling.completions,
             r.run.seed,
             self.identity.config_digest.short(),
-            Bytes(self.memory.peak()),
+            held.join(", "),
         ));
         screen.line(&format!(
             "\nwhat trivial policies would earn on {}\n{}",
@@ -106,6 +121,14 @@ fn stored(dtype: DType) -> Dtype {
     if dtype == DType::BF16 { Dtype::Bf16 } else { Dtype::F32 }
 }
 
+/// What is free here; nothing on a GPU that this machine does not have.
+fn available(device: &str) -> Available {
+    match compute::open(device) {
+        Ok(device) => available_on(&device),
+        Err(_) => Available { host: available_memory(), device: Some(0) },
+    }
+}
+
 /// The resolved recipe and its memory plan, from the model's configuration alone.
 ///
 /// # Errors
@@ -128,10 +151,10 @@ pub fn plan(recipe: &Recipe) -> Result<String> {
     // Without a tokenizer the longest prompt is not known: the limit stands in for it.
     let shape = recipe.shape(steps, recipe.data.max_prompt_tokens);
     let resolved = recipe.learner.resolve(&shape)?;
-    let dtype = if recipe.model.dtype == "bf16" { Dtype::Bf16 } else { Dtype::F32 };
-    let workload = Workload::new(&resolved, dtype);
-    let available = available_memory();
-    let plan = MemoryPlan::choose(&config, &workload, None)?;
+    let dtype = compute::dtype(&recipe.model.dtype, &recipe.model.device)?;
+    let workload = Workload::new(&resolved, stored(dtype), recipe.model.device != "cpu");
+    let available = available(&recipe.model.device);
+    let plan = MemoryPlan::choose(&config, &workload, Available::default())?;
     let verdict = match MemoryPlan::choose(&config, &workload, available) {
         Ok(fits) => format!("{fits}\nfits into this machine's free memory"),
         Err(error) => format!("{plan}\ndoes not fit this machine: {error}"),

@@ -11,7 +11,7 @@ use crate::commit::{Checkpoint, Checkpoints};
 use crate::config::Recipe;
 use crate::error::LearnerError;
 use crate::metrics::MetricsLog;
-use crate::plan::{MemoryPlan, Workload, available_memory};
+use crate::plan::{MemoryPlan, Workload, available_on};
 use crate::service::intake::Rules;
 use crate::service::weights::{Publication, Published};
 use crate::spool::Spool;
@@ -37,8 +37,9 @@ impl Learner {
         let recipe = config.recipe.resolve(&config.shape)?;
         let model = ModelConfig::from_dir(&config.model).map_err(PolicyError::from)?;
         check_context(&recipe, &model, &config.model)?;
-        let workload = Workload::new(&recipe, Dtype::F32);
-        let plan = MemoryPlan::choose(&model, &workload, available_memory())?;
+        let (dtype, device) = (config.dtype, &config.device);
+        let workload = Workload::new(&recipe, stored(dtype), !device.is_cpu());
+        let plan = MemoryPlan::choose(&model, &workload, available_on(device))?;
 
         let checkpoints = Checkpoints::open(&config.run, config.config_digest.clone())?;
         let latest = checkpoints.latest()?;
@@ -58,8 +59,9 @@ impl Learner {
                 Updater::resume(policy.model.clone(), plan.keep(), optimiser)?
             }
         };
+        let updater = updater.computing(dtype, device)?;
         let reference = match recipe.loss.settings().needs_reference() {
-            true => Some(load(&config.model)?.model),
+            true => Some(load(&config.model)?.model.to(dtype, device)?),
             false => None,
         };
         let publication = publication(&recipe, committed, &checkpoints, &config, &policy)?;
@@ -100,6 +102,7 @@ impl Learner {
             checkpoints,
             log,
             board: Arc::clone(&board),
+            compute: (dtype, device.clone()),
             policy,
         };
         let (rules, pool) = (Rules::new(recipe, &model), pool.transpose()?);
@@ -134,15 +137,25 @@ fn publication(
     newest: &Policy,
 ) -> Result<Publication, LearnerError> {
     let publication = Publication::new(recipe.lag, []);
+    let publish = |version, policy: &Policy| -> Result<(), LearnerError> {
+        let weights = policy.model.params().to(config.dtype, &Device::Cpu)?;
+        publication.publish(Published::new(PolicyVersion(version), &weights)?);
+        Ok(())
+    };
     for version in committed.saturating_sub(recipe.lag)..committed {
         let policy = match version {
             0 => load(&config.model)?,
             _ => load(checkpoints.load(version)?.path())?,
         };
-        publication.publish(Published::new(PolicyVersion(version), policy.model.params())?);
+        publish(version, &policy)?;
     }
-    publication.publish(Published::new(PolicyVersion(committed), newest.model.params())?);
+    publish(committed, newest)?;
     Ok(publication)
+}
+
+/// The type that a checkpoint or a version would have.
+fn stored(dtype: DType) -> Dtype {
+    if dtype == DType::BF16 { Dtype::Bf16 } else { Dtype::F32 }
 }
 
 fn end_of_run(recipe: &Recipe) -> GroupIndex {

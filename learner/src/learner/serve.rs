@@ -67,11 +67,12 @@ impl Learner {
         let endpoint = config.endpoint.clone().unwrap_or(endpoint);
         let model = config.model.clone();
         let run = config.run.clone();
+        let exact = config.device.is_cpu();
         let demand = Demand::new(JoinToken::new(&config.join_token), NAME);
         let reporter = Reporter::new(config, endpoint, &dialer, Arc::clone(&board), membership)?;
         let (address, inbox) = mailbox("spool", MAILBOX);
         board.queues.add(address.gauge());
-        let writer = Writer { spool, mailbox: inbox, board: Arc::clone(&board), place };
+        let writer = Writer { spool, mailbox: inbox, board: Arc::clone(&board), place, exact };
         let last = PolicyVersion(recipe.shape.steps.get());
 
         let serving = {

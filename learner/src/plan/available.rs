@@ -3,7 +3,35 @@
 //! Invariant: a lower bound of the machine's and the container's word, or nothing where neither is
 //! known; never a guess.
 
+use candle_core::Device;
 use std::fs;
+
+/// Free memory, as far as it is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Available {
+    /// Bytes on the machine.
+    pub host: Option<u64>,
+    /// Bytes on the device that computes, where that has its own.
+    pub device: Option<u64>,
+}
+
+/// What is free on the machine and on `device`.
+pub fn available_on(device: &Device) -> Available {
+    Available { host: available_memory(), device: free_on(device) }
+}
+
+#[cfg(feature = "cuda")]
+fn free_on(device: &Device) -> Option<u64> {
+    use candle_core::cuda_backend::cudarc::driver::result::mem_get_info;
+    let device = device.as_cuda_device().ok()?;
+    device.cuda_stream().context().bind_to_thread().ok()?;
+    mem_get_info().ok().map(|(free, _total)| free as u64)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn free_on(_: &Device) -> Option<u64> {
+    None
+}
 
 /// Bytes that can be taken without swapping or being killed: the machine's free memory, or what is
 /// left of the container's limit where that is less. `None` where the system does not say.

@@ -29,6 +29,8 @@ pub(super) struct Sizes {
     /// Tokens of the largest micro-batch.
     rows: u64,
     versions: u64,
+    /// Queries times keys of the largest prompt or completion.
+    longest_part: u64,
 }
 
 impl Sizes {
@@ -49,12 +51,32 @@ impl Sizes {
             positions: config.max_position_embeddings as u64,
             rows: workload.tokens(),
             versions: workload.lag.saturating_add(1),
+            longest_part: {
+                let (prompt, own) = (workload.longest_prompt as u64, workload.max_tokens as u64);
+                (prompt * prompt).max(own * (prompt + own))
+            },
         }
     }
 
     /// The weights once; also gradients, a reference, the next version.
     pub fn weights(&self) -> u64 {
         self.parameters * self.element
+    }
+
+    /// What gradients are added up in: 32 bits.
+    pub fn gradients(&self) -> u64 {
+        self.masters()
+    }
+
+    /// The weights that the optimiser works on.
+    pub fn masters(&self) -> u64 {
+        4 * self.parameters
+    }
+
+    /// Scores of the largest prompt against itself, or of a completion against all before it, and what the
+    /// gradient keeps of them; without a fused kernel they exist as a matrix.
+    pub fn scores(&self) -> u64 {
+        6 * 4 * self.heads * self.longest_part
     }
 
     /// Two 32-bit means a parameter.

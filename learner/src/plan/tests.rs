@@ -26,6 +26,7 @@ fn workload() -> Workload {
         micro_batch_tokens: 8192,
         lag: 0,
         reference: false,
+        device: true,
     }
 }
 
@@ -38,13 +39,27 @@ fn the_papers_model_by_hand() {
     let plan = MemoryPlan::new(&seven_billion(), &workload(), Keep::Activations);
     // 7,615,616,512 parameters, as its makers count them.
     assert_eq!(bytes(&plan, "weights"), 2 * 7_615_616_512);
+    assert_eq!(bytes(&plan, "gradients"), 4 * 7_615_616_512);
+    assert_eq!(bytes(&plan, "weights in 32 bits"), 4 * 7_615_616_512);
     assert_eq!(bytes(&plan, "optimiser moments"), 8 * 7_615_616_512);
     assert_eq!(bytes(&plan, "published versions"), 2 * 7_615_616_512);
     // A layer keeps 4·3584 + 2·3584 + 2·512 + 2·18944 elements and 30 floats a row.
     let row = (6 * 3584 + 2 * 512 + 2 * 18944) * 2 + 30 * 4;
     assert_eq!(bytes(&plan, "kept activations"), 28 * 8192 * row);
-    // The next version and a 32-bit copy on its way to the disk are more than the activations here.
-    assert_eq!(plan.peak(), plan.bytes(Phase::Always) + plan.bytes(Phase::Committing));
+    // On the machine, the next version and a 32-bit copy on its way to the disk are more than the gradients.
+    let host = |phase| plan.bytes(phase, Place::Host);
+    assert_eq!(plan.peak(Place::Host), host(Phase::Always) + host(Phase::Committing));
+    let device = |phase| plan.bytes(phase, Place::Device);
+    assert_eq!(plan.peak(Place::Device), device(Phase::Always) + device(Phase::Learning));
+}
+
+#[test]
+fn without_a_device_all_is_on_the_machine() {
+    let workload = Workload { dtype: Dtype::F32, device: false, ..workload() };
+    let plan = MemoryPlan::new(&seven_billion(), &workload, Keep::Activations);
+    assert_eq!(plan.peak(Place::Device), 0);
+    assert_eq!(plan.peaks().count(), 1);
+    assert_eq!(bytes(&plan, "weights in 32 bits"), 0);
 }
 
 #[test]
@@ -66,7 +81,10 @@ fn lag_and_reference_cost_copies() {
         MemoryPlan::new(&seven_billion(), &workload, Keep::LayerInputs)
     };
     let weights = 2 * 7_615_616_512;
-    let always = |lag, reference| of(lag, reference).bytes(Phase::Always);
+    let always = |lag, reference| {
+        let plan = of(lag, reference);
+        plan.bytes(Phase::Always, Place::Host) + plan.bytes(Phase::Always, Place::Device)
+    };
     assert_eq!(always(2, true) - always(0, false), 3 * weights);
     assert_eq!(bytes(&of(1, false), "policy that sampled"), weights);
 }
@@ -76,16 +94,17 @@ fn the_first_way_that_fits_is_taken() {
     // Large enough that learning takes more than committing.
     let (config, workload) =
         (seven_billion(), Workload { micro_batch_tokens: 65_536, ..workload() });
-    let of = |keep| MemoryPlan::new(&config, &workload, keep).peak();
+    let of = |keep| MemoryPlan::new(&config, &workload, keep).peak(Place::Device);
     let (large, small) = (of(Keep::Activations), of(Keep::LayerInputs));
     assert!(small < large);
-    let choose = |available| MemoryPlan::choose(&config, &workload, available);
+    let choose = |device| MemoryPlan::choose(&config, &workload, Available { host: None, device });
     assert_eq!(choose(None).unwrap().keep(), Keep::Activations);
     assert_eq!(choose(Some(large)).unwrap().keep(), Keep::Activations);
     assert_eq!(choose(Some(large - 1)).unwrap().keep(), Keep::LayerInputs);
     let error = choose(Some(small - 1)).unwrap_err();
     assert_eq!((error.needed, error.available), (small, small - 1));
     let text = error.to_string();
+    assert!(text.contains("on the device"), "{text}");
     assert!(text.contains("micro-batch of 65536 tokens") && text.contains("GiB"), "{text}");
 }
 
@@ -94,7 +113,7 @@ fn the_table_adds_up_for_people() {
     let plan = MemoryPlan::new(&seven_billion(), &workload(), Keep::LayerInputs);
     let table = plan.to_string();
     assert!(table.starts_with("memory of a step, 7615616512 parameters"), "{table}");
-    assert!(table.contains("  weights                   14.2 GiB\n"), "{table}");
+    assert!(table.contains("  weights                   14.2 GiB  on the device\n"), "{table}");
     assert!(table.ends_with("activations are computed again"), "{table}");
     for item in plan.items() {
         assert!(table.contains(item.name), "{}", item.name);

@@ -21,6 +21,14 @@ pub struct ImpureDuplicate {
     pub differences: Vec<Difference>,
 }
 
+impl ImpureDuplicate {
+    /// Whether the same was sampled, to another result: on a GPU the rounding of a log-probability may differ
+    /// from one time to the next, and with it a token.
+    pub fn is_of_completions(&self) -> bool {
+        self.differences.iter().all(|difference| difference.sample.is_some())
+    }
+}
+
 /// One thing that differs between two deliveries of a group.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Difference {

@@ -16,6 +16,7 @@ use crate::metrics::{MetricsLog, StepMetrics, Timing};
 use crate::service::weights::Published;
 use crate::spool::Spool;
 use crate::update::Updater;
+use candle_core::{DType, Device};
 use octet_policy::config::Dtype;
 use octet_policy::files::StagedDir;
 use octet_policy::layout::GroupTokens;
@@ -39,6 +40,8 @@ pub(crate) struct Trainer {
     pub checkpoints: Checkpoints,
     pub log: MetricsLog,
     pub board: Arc<Board>,
+    /// What the model computes with, and where.
+    pub compute: (DType, Device),
 }
 
 /// How a step ended.
@@ -118,7 +121,10 @@ impl Trainer {
         }
         // The publication keeps what the lag reaches, and an older version is never asked for.
         match self.board.publication.get(version) {
-            Ok(published) => Ok(Some(published.model(self.policy.model.config())?)),
+            Ok(published) => {
+                let model = published.model(self.policy.model.config())?;
+                Ok(Some(model.to(self.compute.0, &self.compute.1)?))
+            }
             Err(error) => Err(candle_core::Error::wrap(error).into()),
         }
     }
@@ -174,13 +180,19 @@ impl Trainer {
     fn commit(&mut self, step: StepIndex, learned: Learned) -> Result<(), LearnerError> {
         let Learned { seen, mut metrics } = learned;
         let started = Instant::now();
-        self.policy.model = self.updater.model().clone();
-        let params = self.policy.model.params();
-        let published = Published::new(PolicyVersion(metrics.step), params)?;
+        let weights = self.updater.weights();
+        self.policy.model.replace(weights.clone());
+        let sent = weights.to(self.compute.0, &Device::Cpu)?;
+        let published = Published::new(PolicyVersion(metrics.step), &sent)?;
+        // What is committed is what is optimised, so a resumed run goes on with the same bits.
+        let digest = match self.compute.0 {
+            DType::F32 => published.digest().to_owned(),
+            _ => weights.digest()?.to_hex().to_string(),
+        };
         let policy = &self.policy;
         let commit = StepCommit {
             groups: step.groups(self.recipe.batch),
-            weights_digest: published.digest(),
+            weights_digest: &digest,
             policy_bytes: published.manifest().total_bytes,
             metrics: &metrics,
             optimizer: self.updater.optimiser(),

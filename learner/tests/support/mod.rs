@@ -4,6 +4,7 @@
 pub mod coordinator;
 pub mod worker;
 
+use candle_core::{DType, Device};
 use coordinator::Scripted;
 use octet_learner::learner::Patience;
 use octet_learner::{Config, LearnerConfig, LearnerError, RunShape, Summary};
@@ -62,6 +63,8 @@ impl World {
         Config {
             run: self.run_directory(name),
             model: self.model.clone(),
+            dtype: DType::F32,
+            device: Device::Cpu,
             recipe: setup.recipe.clone(),
             shape: RunShape {
                 steps: NonZeroU64::new(STEPS).unwrap(),

@@ -18,7 +18,7 @@ use crate::layout::PackedGroups;
 use crate::ops::{self, Projection, RopeTable, linear, rms_norm};
 pub(crate) use block::Attend;
 use block::{Packed, Pass};
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 use weights::WeightIndex;
 
 /// A decoder of the Qwen2 or Llama family.
@@ -40,6 +40,16 @@ impl Model {
         let like = &params.tensors()[index.norm];
         let rope = RopeTable::new(&frequencies, config.max_position_embeddings, like)?;
         Ok(Self { config, params, index, rope, packed: None })
+    }
+
+    /// The same model with weights of another type or on another device.
+    pub fn to(&self, dtype: DType, device: &Device) -> Result<Self> {
+        Self::new(self.config.clone(), self.params.to(dtype, device)?)
+    }
+
+    /// Takes other weights of the same shapes, type and device.
+    pub fn replace(&mut self, params: Params) {
+        (self.params, self.packed) = (params, None);
     }
 
     /// The configuration.

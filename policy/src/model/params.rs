@@ -64,6 +64,12 @@ impl Params {
         Ok(Self { specs: self.specs.clone(), tensors })
     }
 
+    /// The same weights as another type or on another device. Shares the tensors that are so already.
+    pub fn to(&self, dtype: DType, device: &Device) -> Result<Self> {
+        let tensors = self.tensors.iter().map(|t| t.to_dtype(dtype)?.to_device(device));
+        Ok(Self { specs: self.specs.clone(), tensors: tensors.collect::<Result<_>>()? })
+    }
+
     /// Names and shapes.
     pub fn specs(&self) -> &[TensorSpec] {
         &self.specs

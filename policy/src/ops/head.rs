@@ -93,7 +93,7 @@ impl Head<'_> {
                     RowDistribution::new(logits, self.shaping).slope(logits, pairs);
                 });
             })?;
-            let dlogits = logits.to_dtype(hidden.dtype())?;
+            let dlogits = logits.to_dtype(hidden.dtype())?.to_device(hidden.device())?;
             let rows = hidden.narrow(0, first, rows)?;
             parts.push(linear_backward(
                 &rows,

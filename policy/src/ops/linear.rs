@@ -90,9 +90,9 @@ pub fn linear_backward(
     db: Option<&mut Tensor>,
 ) -> Result<Tensor> {
     if !is_fused(x) {
-        *dw = (&*dw + dy.t()?.matmul(x)?)?;
+        *dw = (&*dw + dy.t()?.matmul(x)?.to_dtype(dw.dtype())?)?;
         if let Some(db) = db {
-            *db = (&*db + dy.sum(0)?)?;
+            *db = (&*db + dy.sum(0)?.to_dtype(db.dtype())?)?;
         }
         let dx = dy.matmul(weight)?;
         return match onto {

@@ -33,7 +33,7 @@ pub fn embed(table: &Tensor, tokens: &[u32]) -> Result<Tensor> {
 pub fn embed_backward(tokens: &[u32], dx: &Tensor, dtable: &mut Tensor) -> Result<()> {
     if !is_fused(dx) {
         let ids = Tensor::new(tokens, dx.device())?;
-        *dtable = dtable.index_add(&ids, dx, 0)?;
+        *dtable = dtable.index_add(&ids, &dx.to_dtype(dtable.dtype())?, 0)?;
         return Ok(());
     }
     let width = dx.dim(1)?;
@@ -77,7 +77,7 @@ pub fn rms_norm_backward(
     if !is_fused(x) {
         let grads = composite::vjp(&[x, w], dy, |v| composite::rms_norm(&v[0], &v[1], eps))?;
         *dx = (&*dx + &grads[0])?;
-        *dw = (&*dw + &grads[1])?;
+        *dw = (&*dw + grads[1].to_dtype(dw.dtype())?)?;
         return Ok(());
     }
     read([x, w, &kept.0, dy], |[x, w, scale, dy]| {

@@ -127,6 +127,8 @@ pub fn learner_config(disk: &Disk, shape: Shape) -> octet_learner::Config {
     octet_learner::Config {
         run: disk.run(),
         model: disk.model(),
+        dtype: DType::F32,
+        device: Device::Cpu,
         recipe: LearnerConfig {
             batch: NonZeroU64::new(shape.batch).unwrap(),
             lag: shape.lag,

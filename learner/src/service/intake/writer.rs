@@ -30,12 +30,14 @@ pub(crate) struct Writer {
     pub mailbox: Mailbox<Delivery>,
     pub board: Arc<Board>,
     pub place: Place,
+    /// Whether a group that is sampled twice must be the same to the bit. Where it need not, the first stays.
+    pub exact: bool,
 }
 
 impl Writer {
     /// Stores until `stop`, and then what was already taken in.
     pub async fn run(self, stop: CancellationToken) -> Result<(), LearnerError> {
-        let Self { mut spool, mut mailbox, board, place } = self;
+        let Self { mut spool, mut mailbox, board, place, exact } = self;
         loop {
             let first = tokio::select! {
                 () = stop.cancelled() => {
@@ -51,7 +53,7 @@ impl Writer {
             {
                 deliveries.push(next);
             }
-            spool = store(spool, deliveries, &board, place).await?;
+            spool = store(spool, deliveries, &board, (place, exact)).await?;
         }
     }
 }
@@ -60,7 +62,7 @@ async fn store(
     spool: Spool,
     deliveries: Vec<Delivery>,
     board: &Board,
-    place: Place,
+    (place, exact): (Place, bool),
 ) -> Result<Spool, LearnerError> {
     let (groups, receipts): (Vec<_>, Vec<_>) =
         deliveries.into_iter().map(|delivery| (delivery.group, delivery.receipt)).unzip();
@@ -86,6 +88,10 @@ async fn store(
     for (((index, _), receipt), stored) in leases.into_iter().zip(receipts).zip(stored) {
         receipt.send(Ok(match stored {
             Ok(stored) => accepted(index.get(), stored == Stored::Duplicate),
+            Err(error) if !exact && error.is_of_completions() => {
+                tracing::warn!(%error, "the first delivery stays");
+                accepted(index.get(), true)
+            }
             Err(error) => {
                 let answer = refused(index.get(), "impure-duplicate", &error);
                 impure.get_or_insert(error);
