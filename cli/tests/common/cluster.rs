@@ -166,10 +166,16 @@ fn words(all: &[&str]) -> Vec<String> {
     all.iter().map(|word| (*word).to_owned()).collect()
 }
 
-/// A short recipe, as `common::short` has it.
+/// A short recipe: few groups, few tokens, no evaluation; and hot, so that completions of a group differ and
+/// every step has something to learn.
 pub fn short_keys(more: &[&str]) -> Vec<String> {
-    let keys =
-        ["run.steps=4", "learner.batch=4", "evaluation.enabled=false", "sampling.max_tokens=24"];
+    let keys = [
+        "run.steps=4",
+        "learner.batch=4",
+        "evaluation.enabled=false",
+        "sampling.max_tokens=24",
+        "sampling.temperature=2",
+    ];
     keys.iter().chain(more).flat_map(|key| ["--set".to_owned(), (*key).to_owned()]).collect()
 }
 

@@ -28,11 +28,7 @@ pub fn output(arguments: &[&str]) -> Output {
 /// A short training: few groups, few tokens, no evaluation.
 pub fn short(out: &Path, more: &[&str]) -> Vec<String> {
     let mut all = vec!["train".to_owned(), "--out".into(), out.display().to_string()];
-    for pair in
-        ["run.steps=4", "learner.batch=4", "evaluation.enabled=false", "sampling.max_tokens=24"]
-    {
-        all.extend(["--set".into(), pair.into()]);
-    }
+    all.extend(cluster::short_keys(&[]));
     all.extend(more.iter().map(|s| (*s).to_owned()));
     all
 }
