@@ -4,6 +4,7 @@
 //! in, and never beyond its deadline; whoever is not registered is in no epoch. While no member says
 //! that it can take part, nothing here has any effect.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use octet_broadcast::wire::Parcel;
@@ -16,6 +17,8 @@ use super::status::Wait;
 
 /// The learner's place, whoever it is: numbers of nodes count from 1.
 const ROOT: Member = Member(0);
+/// How many versions are remembered that a broadcast could be of.
+const MOST_PARCELS: usize = 4;
 /// The most characters of a fault that are logged.
 const MAX_FAULT: usize = 512;
 
@@ -23,8 +26,9 @@ const MAX_FAULT: usize = 512;
 #[derive(Debug, Clone)]
 pub(crate) struct Broadcasts {
     convener: Convener,
-    /// How many bytes a broadcast of the learner's newest version carries.
-    parcel: Option<(PolicyVersion, u64)>,
+    /// What broadcasts of the learner's newest versions carry: one may be under way when the next version
+    /// is published.
+    parcels: BTreeMap<PolicyVersion, Parcel>,
 }
 
 /// What a member says with its heartbeat.
@@ -91,7 +95,7 @@ impl Broadcasts {
     }
 
     fn new(timing: Timing) -> Self {
-        Self { convener: Convener::new(ROOT, timing), parcel: None }
+        Self { convener: Convener::new(ROOT, timing), parcels: BTreeMap::new() }
     }
 
     /// Lets time pass.
@@ -101,7 +105,7 @@ impl Broadcasts {
 
     /// Another learner speaks for the root from now on.
     pub(super) fn learner_anew(&mut self, now: Duration) {
-        self.parcel = None;
+        self.parcels.clear();
         self.watch(|convener| convener.leave(now, ROOT));
     }
 
@@ -162,8 +166,7 @@ impl Machine {
     ) -> Option<Told> {
         self.tick(now);
         self.learner.as_ref().filter(|learner| learner.id == id)?;
-        let holds = said.state.holds.map(PolicyVersion);
-        self.broadcasts.parcel = holds.map(|version| (version, said.parcel_bytes));
+        self.know_parcel(said);
         Some(self.hear(ROOT, id.0, "the learner", said))
     }
 
@@ -182,17 +185,26 @@ impl Machine {
         let heard = |convener: &mut Convener| convener.report(now, member, session, said.state);
         let orders = self.broadcasts.watch(heard);
         let parcel = match orders.order {
-            Order::Send(_, version) => self.parcel(PolicyVersion(version)),
+            Order::Send(_, version) => {
+                self.broadcasts.parcels.get(&PolicyVersion(version)).cloned()
+            }
             _ => None,
         };
         Told { orders, parcel }
     }
 
-    /// What a broadcast of a version carries, if the learner has said it.
-    fn parcel(&self, version: PolicyVersion) -> Option<Parcel> {
-        let (_, bytes) = self.broadcasts.parcel.filter(|(known, _)| *known == version)?;
-        let digest = self.versions.get(&version)?.published.digest.clone();
-        Some(Parcel { version: version.get(), bytes, digest })
+    /// Notes what a broadcast of the learner's newest version carries.
+    fn know_parcel(&mut self, said: &Said) {
+        let newest = said.state.holds.map(PolicyVersion);
+        let Some((version, known)) = newest.and_then(|v| Some((v, self.versions.get(&v)?))) else {
+            return;
+        };
+        let (bytes, digest) = (said.parcel_bytes, known.published.digest.clone());
+        let parcels = &mut self.broadcasts.parcels;
+        parcels.insert(version, Parcel { version: version.get(), bytes, digest });
+        while parcels.len() > MOST_PARCELS {
+            parcels.pop_first();
+        }
     }
 
     /// How the broadcasts stand; nothing while nobody takes part in any.

@@ -123,7 +123,7 @@ fn a_version_that_is_broadcast_is_not_to_be_fetched_until_the_deadline() {
 
     run.newest = 1;
     let told = run.report().unwrap();
-    let parcel = told.parcel.unwrap();
+    let parcel = told.parcel.clone().unwrap();
     assert_eq!((parcel.version, parcel.bytes, parcel.digest.as_str()), (1, 1010, "digest-1"));
     let (told, pulse) = run.beat(0, &[0]);
     assert!(matches!(told.orders.order, Order::Send(place, 1) if place.rank == 1));
@@ -138,16 +138,23 @@ fn a_version_that_is_broadcast_is_not_to_be_fetched_until_the_deadline() {
     let late = run.c.worker(run.now, 3);
     assert_eq!(run.c.beat(run.now, late, &[]).unwrap().sources[0].broadcast_within, None);
 
-    // All have it: nobody waits any more.
+    // The other one comes late, when the learner has the next version and not this one any more.
     run.root.outcome(Outcome::Done);
-    run.beat(1, &[0]);
+    run.newest = 2;
+    run.report();
+    let (told, pulse) = run.beat(1, &[0]);
+    assert!(matches!(told.orders.order, Order::Send(place, 1) if place.rank == 2));
+    assert_eq!(told.parcel, Some(parcel), "what is under way is what it was");
+    assert_eq!(pulse.sources[0].version, PolicyVersion(2));
+    assert_eq!(pulse.sources[0].broadcast_within, None, "that one is not under way");
+
+    // All have it, and the next one begins.
     run.workers[0].1.outcome(Outcome::Done);
     run.workers[1].1.outcome(Outcome::Done);
     for at in 0..2 {
-        assert!(run.beat(at, &[0, 1]).1.sources.is_empty());
+        run.beat(at, &[0, 1]);
     }
-    run.report();
-    assert_eq!(run.phase(), Phase::Together);
+    assert_eq!(run.phase(), Phase::Sending(2));
     assert_eq!(run.c.machine.snapshot(ms(run.now)).broadcast.unwrap().broadcasts, 1);
 }
 
