@@ -1,4 +1,4 @@
-//! Two processes on a machine with a GPU: the seat over NCCL, and what it does when a rank does not come.
+//! Two processes on a machine with a GPU: a station over NCCL, and what it does when a rank does not come.
 //!
 //! This process hands orders to two of its own kind through their standard input, as a convener would,
 //! and reads from their standard output what became of them. It prints what it saw and how long it
@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
-use octet_broadcast::{Epoch, Order, Orders, Place, Seat, State, Store, UniqueId, nccl};
+use octet_broadcast::{
+    Epoch, Order, Orders, Patience, Place, Report, State, Station, Store, UniqueId, nccl,
+};
 
 /// What a version has.
 const BYTES: usize = 64 << 20;
@@ -24,7 +26,7 @@ const LONG: Duration = Duration::from_secs(60);
 /// The deadline where somebody does not come.
 const SHORT: Duration = Duration::from_secs(3);
 /// How late an abort may be.
-const GRACE: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_secs(2);
 
 fn main() -> Result<()> {
     match std::env::args().nth(1).as_deref() {
@@ -215,48 +217,50 @@ impl Drop for Process {
 /// One rank: follows the orders on its standard input.
 fn member() -> Result<()> {
     let device = std::env::args().nth(2).context("a device")?.parse().context("a device")?;
-    let (sender, orders) = sync_channel(64);
-    std::thread::spawn(move || {
-        for line in std::io::stdin().lines().map_while(Result::ok) {
-            if sender.send(line).is_err() {
-                return;
-            }
-        }
-    });
-    let mut seat = Seat::new(nccl::Nccl::new(device, Box::new(Pattern))?);
     let begun = Instant::now();
-    say(&format!("nccl {}", nccl::library_version()?));
     let mut before = State::default();
-    loop {
-        match orders.recv_timeout(Duration::from_millis(2)) {
-            Ok(line) if line == "quit" => return Ok(()),
-            Ok(line) => {
-                let orders = parse(&line).with_context(|| format!("an order: {line}"))?;
-                seat.order(begun.elapsed(), &orders);
+    let mut opened = false;
+    let station = Station::start(
+        nccl::factory(device),
+        Box::new(Pattern),
+        Patience::default(),
+        move || begun.elapsed(),
+        move |heard| match heard {
+            Ok(report) if opened => tell_changes(&mut before, &report),
+            Ok(_) => {
+                opened = true;
+                let version = nccl::library_version().map(|version| version.to_string());
+                say(&format!("nccl {}", version.unwrap_or_else(|fault| fault.to_string())));
             }
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            Err(fault) => say(&format!("lost {fault}")),
+        },
+    )?;
+    for line in std::io::stdin().lines() {
+        let line = line?;
+        if line == "quit" {
+            return Ok(());
         }
-        seat.poll(begun.elapsed());
-        let state = seat.state();
-        if let Some((epoch, UniqueId(id))) =
-            state.named.filter(|named| before.named != Some(*named))
-        {
-            let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
-            say(&format!("named {epoch} {id}"));
-        }
-        if let Some(epoch) = state.seated.filter(|epoch| before.seated != Some(*epoch)) {
-            say(&format!("seated {epoch}"));
-        }
-        if let Some((epoch, version)) = state.done.filter(|done| before.done != Some(*done)) {
-            say(&format!("done {epoch} {version}"));
-        }
-        if let Some(epoch) = state.failed.filter(|epoch| before.failed != Some(*epoch)) {
-            let fault = seat.last_fault().map(ToString::to_string).unwrap_or_default();
-            say(&format!("failed {epoch} {fault}"));
-        }
-        before = state;
+        station.tell(parse(&line).with_context(|| format!("an order: {line}"))?);
     }
+    Ok(())
+}
+
+fn tell_changes(before: &mut State, report: &Report) {
+    let state = report.state;
+    if let Some((epoch, UniqueId(id))) = state.named.filter(|named| before.named != Some(*named)) {
+        let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+        say(&format!("named {epoch} {id}"));
+    }
+    if let Some(epoch) = state.seated.filter(|epoch| before.seated != Some(*epoch)) {
+        say(&format!("seated {epoch}"));
+    }
+    if let Some((epoch, version)) = state.done.filter(|done| before.done != Some(*done)) {
+        say(&format!("done {epoch} {version}"));
+    }
+    if let Some(epoch) = state.failed.filter(|epoch| before.failed != Some(*epoch)) {
+        say(&format!("failed {epoch} {}", report.fault.clone().unwrap_or_default()));
+    }
+    *before = state;
 }
 
 fn say(line: &str) {

@@ -11,13 +11,14 @@
 //! not at all, so they travel with the heartbeats. A [`Seat`] drives a player on a [`Transport`]: NCCL
 //! (feature `cuda`), or in the tests one that hangs, dies half-way or is slow. What it carries comes from
 //! a [`Store`], the role's, and goes into one; a [`Station`] is a seat on a thread of its own, so that a
-//! library which does not return holds up nothing but that.
+//! library which does not return holds up nothing but that, and beside it a guard, which then aborts.
 //!
 //! Invariants: nobody waits without a deadline; a member has at most one communicator, and it is of the
 //! newest epoch that it knows; at the end of an epoch each member of its roster holds the version or is
 //! evicted. The machines have no I/O, clock or randomness: time is an argument.
 
 mod convener;
+mod guard;
 #[cfg(feature = "cuda")]
 pub mod nccl;
 pub mod parcel;
@@ -26,13 +27,16 @@ mod player;
 mod seat;
 mod station;
 mod store;
+mod transport;
 pub mod wire;
 mod words;
 
 pub use convener::{Convener, Timing};
+pub use guard::Patience;
 pub use phase::{Eviction, Phase, Why};
 pub use player::{Action, Outcome, Player};
-pub use seat::{Fault, Progress, Seat, Transport};
+pub use seat::Seat;
 pub use station::{Report, Station};
 pub use store::{Factory, Store};
+pub use transport::{Abort, Fault, Progress, Transport};
 pub use words::{Epoch, Member, Order, Orders, Place, State, UniqueId};

@@ -3,20 +3,23 @@
 //! A version is staged in one buffer on the device, the pieces of the store behind each other: copied
 //! there on the root, broadcast, and copied back to the host elsewhere, where the store verifies it.
 //!
-//! Invariant: no call waits for another member. The communicator is non-blocking, so that forming it and
-//! enqueueing a broadcast return at once and are asked after with `ncclCommGetAsyncError`; the end of a
-//! broadcast is an event on the stream; `ncclCommAbort` ends both at any time. What does take time,
-//! copying and verifying, is this member's own and begins when the collective has not begun or has ended.
+//! Invariant: no call is meant to wait for another member. The communicator is non-blocking, so that forming it
+//! and enqueueing a broadcast return at once and are asked after with `ncclCommGetAsyncError`; the end of a
+//! broadcast is an event on the stream; `ncclCommAbort` ends both at any time, also from another thread, for
+//! on real hardware a call behind a broadcast that a member does not take part in was seen to wait. What does
+//! take time, copying and verifying, is this member's own and begins when the collective has not begun or has
+//! ended.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cudarc::driver::{CudaContext, CudaEvent, CudaSlice, CudaStream, DevicePtrMut, DriverError};
 use cudarc::nccl::result::{self, NcclStatus};
 use cudarc::nccl::{Id, sys};
 
-use crate::seat::{Fault, Progress, Transport};
 use crate::store::{Factory, Store};
+use crate::transport::{Abort, Fault, Progress, Transport};
 use crate::words::{Place, UniqueId};
 
 /// NCCL's own marks of a configuration (`NCCL_CONFIG_INITIALIZER`).
@@ -25,19 +28,28 @@ const MAGIC: u32 = 0xcafe_beef;
 const VERSION: u32 = 22_800;
 /// "Not set" (`NCCL_CONFIG_UNDEF_INT`).
 const UNSET: i32 = i32::MIN;
+/// How long a call into the library usually takes at most.
+const SHORT: Duration = Duration::from_millis(200);
 
 /// A member's NCCL communicator on a stream of its own of one device.
 pub struct Nccl {
     stream: Arc<CudaStream>,
     store: Box<dyn Store>,
-    comm: Option<Comm>,
+    comm: Arc<Comm>,
     rank: usize,
     sending: Option<Sending>,
 }
 
+/// The communicator, if there is one, which whoever is first gives up: the thread that uses it, or the one
+/// that watches that.
+#[derive(Default)]
 struct Comm {
-    raw: sys::ncclComm_t,
+    raw: Mutex<Option<Raw>>,
+    /// Held while a call is inside of the library.
+    used: Mutex<()>,
 }
+
+struct Raw(sys::ncclComm_t);
 
 /// A broadcast under way.
 struct Sending {
@@ -48,8 +60,9 @@ struct Sending {
     after: Option<CudaEvent>,
 }
 
-// SAFETY: NCCL lets a communicator be used from any thread, one at a time, and `&mut self` is one.
-unsafe impl Send for Comm {}
+// SAFETY: NCCL lets a communicator be used from any thread, one at a time, which `Comm::used` sees to, and be
+// aborted from any thread at any time.
+unsafe impl Send for Raw {}
 
 /// A transport on the device of that number, with a stream of its own.
 pub fn factory(ordinal: usize) -> Factory {
@@ -70,16 +83,16 @@ impl Nccl {
         }
         let stream = CudaContext::new(ordinal).and_then(|context| context.new_stream());
         let stream = stream.map_err(|error| driver(DOING, &error))?;
-        Ok(Self { stream, store, comm: None, rank: 0, sending: None })
+        Ok(Self { stream, store, comm: Arc::default(), rank: 0, sending: None })
     }
 
     /// Whether the library has finished what it was asked for last.
     fn is_ready(&self) -> Result<bool, Fault> {
         const DOING: &str = "poll the communicator";
-        let Some(comm) = &self.comm else { return Ok(true) };
         let mut state = sys::ncclResult_t::ncclSuccess;
-        // SAFETY: the communicator was made by `form` and was not aborted, or it would be none.
-        let asked = unsafe { sys::ncclCommGetAsyncError(comm.raw, &raw mut state) };
+        // SAFETY: the communicator was made by `form` and is not given up during the call.
+        let ask = |raw| unsafe { sys::ncclCommGetAsyncError(raw, &raw mut state) };
+        let Some(asked) = self.comm.using(ask) else { return Ok(true) };
         check(DOING, asked.result())?;
         Ok(check(DOING, state.result())? != NcclStatus::InProgress)
     }
@@ -111,13 +124,15 @@ impl Nccl {
 
     fn send(&self, staged: &mut CudaSlice<u8>) -> Result<(), Fault> {
         const DOING: &str = "enqueue a broadcast";
-        let Some(comm) = &self.comm else { return Err(fault(DOING, "there is no communicator")) };
         let (stream, bytes) = (self.stream.cu_stream().cast(), staged.len());
         let (address, _recorded) = staged.device_ptr_mut(&self.stream);
         let (pointer, kind) = (address as *mut _, sys::ncclDataType_t::ncclUint8);
-        // SAFETY: the buffer is device memory of that size and outlives the broadcast, see [`Sending`];
-        // in place, as NCCL allows.
-        let sent = unsafe { result::broadcast(pointer, pointer, bytes, kind, 0, comm.raw, stream) };
+        let sent = self.comm.using(|raw| {
+            // SAFETY: the buffer is device memory of that size and outlives the broadcast, see [`Sending`];
+            // in place, as NCCL allows.
+            unsafe { result::broadcast(pointer, pointer, bytes, kind, 0, raw, stream) }
+        });
+        let sent = sent.ok_or_else(|| fault(DOING, "there is no communicator"))?;
         check(DOING, sent).map(drop)
     }
 
@@ -156,15 +171,13 @@ impl Transport for Nccl {
         let begun = unsafe {
             result::comm_init_rank_config(&raw mut raw, world, id, rank, &raw mut config)
         };
-        if !raw.is_null() {
-            self.comm = Some(Comm { raw });
-        }
         self.rank = place.rank;
-        check(DOING, begun)?;
-        if self.comm.is_none() {
+        if raw.is_null() {
+            check(DOING, begun)?;
             return Err(fault(DOING, "the library began and gave no communicator"));
         }
-        Ok(())
+        self.comm.put(Raw(raw));
+        check(DOING, begun).map(drop)
     }
 
     fn broadcast(&mut self, version: u64) -> Result<(), Fault> {
@@ -195,17 +208,56 @@ impl Transport for Nccl {
 
     fn abort(&mut self) {
         // First the communicator: its kernels end, and the buffer is freed behind them.
-        self.comm = None;
+        self.comm.give_up();
         self.sending = None;
+    }
+
+    fn abort_handle(&self) -> Arc<dyn Abort> {
+        let comm = Arc::clone(&self.comm);
+        Arc::new(move || comm.give_up())
     }
 }
 
-impl Drop for Comm {
+impl Drop for Nccl {
     fn drop(&mut self) {
-        // SAFETY: made by `form`, and dropped once. What the abort itself says changes nothing: the
-        // communicator is gone either way.
-        let _gone = unsafe { result::comm_abort(self.raw) };
+        self.abort();
     }
+}
+
+impl Comm {
+    fn put(&self, raw: Raw) {
+        *lock(&self.raw) = Some(raw);
+    }
+
+    /// What a call with the communicator gives, or nothing if there is none.
+    fn using<T>(&self, call: impl FnOnce(sys::ncclComm_t) -> T) -> Option<T> {
+        let _used = lock(&self.used);
+        let raw = lock(&self.raw).as_ref().map(|raw| raw.0)?;
+        Some(call(raw))
+    }
+
+    fn give_up(&self) {
+        let Some(Raw(raw)) = lock(&self.raw).take() else { return };
+        // From here on no call begins with it. One that is inside is left the time that it usually takes; one
+        // that takes longer is waiting for a member, and the abort is what ends that.
+        let begun = Instant::now();
+        let _used = loop {
+            match self.used.try_lock() {
+                Ok(used) => break Some(used),
+                Err(TryLockError::Poisoned(poisoned)) => break Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) if begun.elapsed() > SHORT => break None,
+                Err(TryLockError::WouldBlock) => std::thread::sleep(SHORT / 40),
+            }
+        };
+        // SAFETY: made by `form`, and taken here once. What the abort itself says changes nothing: the
+        // communicator is gone either way.
+        let _gone = unsafe { result::comm_abort(raw) };
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A call that panicked left nothing half done in here.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The library's version, as NCCL counts it: 22 800 is 2.28.0.

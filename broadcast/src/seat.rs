@@ -1,89 +1,21 @@
 //! Drives a player on a transport.
 //!
-//! Invariant: no call into the transport waits for another member; what does is begun and then asked
-//! after, so that a deadline is kept whatever the others do.
+//! Invariant: each call into the transport is known to the guard, if there is one, with the time at which it
+//! is to be given up; what the guard had to abort has failed, whatever the call says of itself.
 
 use std::time::Duration;
 
+use crate::guard::Guard;
 use crate::player::{Action, Outcome, Player};
-use crate::words::{Orders, Place, State, UniqueId};
-
-/// What carries a broadcast. It has at most one communicator.
-pub trait Transport {
-    /// Draws an identifier.
-    ///
-    /// # Errors
-    /// The library cannot.
-    fn unique_id(&mut self) -> Result<UniqueId, Fault>;
-
-    /// Begins to form a communicator.
-    ///
-    /// # Errors
-    /// The library refuses.
-    fn form(&mut self, place: &Place) -> Result<(), Fault>;
-
-    /// Begins to broadcast a version from rank 0, or to receive it.
-    ///
-    /// # Errors
-    /// The library refuses, or the version is not there to be sent.
-    fn broadcast(&mut self, version: u64) -> Result<(), Fault>;
-
-    /// How far that is.
-    ///
-    /// # Errors
-    /// The communicator is broken.
-    fn poll(&mut self) -> Result<Progress, Fault>;
-
-    /// Gives the communicator up at once, also in the middle of something.
-    fn abort(&mut self);
-}
-
-impl<T: Transport + ?Sized> Transport for Box<T> {
-    fn unique_id(&mut self) -> Result<UniqueId, Fault> {
-        (**self).unique_id()
-    }
-
-    fn form(&mut self, place: &Place) -> Result<(), Fault> {
-        (**self).form(place)
-    }
-
-    fn broadcast(&mut self, version: u64) -> Result<(), Fault> {
-        (**self).broadcast(version)
-    }
-
-    fn poll(&mut self) -> Result<Progress, Fault> {
-        (**self).poll()
-    }
-
-    fn abort(&mut self) {
-        (**self).abort();
-    }
-}
-
-/// How far a transport is with what was begun.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// Under way.
-    Busy,
-    /// Nothing is under way any more.
-    Idle,
-}
-
-/// What went wrong in a transport.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{doing}: {problem}")]
-pub struct Fault {
-    /// What was being done.
-    pub doing: &'static str,
-    /// What the library says.
-    pub problem: String,
-}
+use crate::transport::{Fault, Progress, Transport};
+use crate::words::{Orders, State};
 
 /// A player with its transport.
 #[derive(Debug)]
 pub struct Seat<T> {
     player: Player,
     transport: T,
+    guard: Option<Guard>,
     /// Whether something was begun whose end is not known.
     begun: bool,
     last_fault: Option<Fault>,
@@ -92,7 +24,18 @@ pub struct Seat<T> {
 impl<T: Transport> Seat<T> {
     /// A member that takes part in nothing so far.
     pub fn new(transport: T) -> Self {
-        Self { player: Player::default(), transport, begun: false, last_fault: None }
+        let player = Player::default();
+        Self { player, transport, guard: None, begun: false, last_fault: None }
+    }
+
+    /// The same, watched.
+    pub(crate) fn guarded(transport: T, guard: Guard) -> Self {
+        Self { guard: Some(guard), ..Self::new(transport) }
+    }
+
+    /// Whether a call into the transport was given up, and with it this thread.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.guard.as_ref().is_some_and(Guard::has_given_up)
     }
 
     /// What to tell the convener.
@@ -135,7 +78,7 @@ impl<T: Transport> Seat<T> {
     pub fn poll(&mut self, now: Duration) {
         let idle = !self.begun && self.player.state().seated.is_none();
         if !idle {
-            match self.transport.poll() {
+            match self.call("poll", T::poll) {
                 Ok(Progress::Busy) => {}
                 Ok(Progress::Idle) if self.begun => self.ended(Outcome::Done),
                 Ok(Progress::Idle) => {}
@@ -150,19 +93,27 @@ impl<T: Transport> Seat<T> {
         for action in actions {
             let begun = match action {
                 Action::Abort => {
-                    self.transport.abort();
                     self.begun = false;
+                    let aborted = self.call("abort", |transport| {
+                        transport.abort();
+                        Ok(())
+                    });
+                    if let Err(fault) = aborted {
+                        self.last_fault = Some(fault);
+                    }
                     continue;
                 }
-                Action::Name => match self.transport.unique_id() {
+                Action::Name => match self.call("draw an identifier", T::unique_id) {
                     Ok(id) => {
                         self.ended(Outcome::Named(id));
                         continue;
                     }
                     Err(fault) => Err(fault),
                 },
-                Action::Form(place) => self.transport.form(&place),
-                Action::Broadcast(version) => self.transport.broadcast(version),
+                Action::Form(place) => self.call("form", |transport| transport.form(&place)),
+                Action::Broadcast(version) => {
+                    self.call("broadcast", |transport| transport.broadcast(version))
+                }
             };
             match begun {
                 Ok(()) => {
@@ -171,6 +122,20 @@ impl<T: Transport> Seat<T> {
                 }
                 Err(fault) => self.failed(fault),
             }
+        }
+    }
+
+    fn call<R>(
+        &mut self,
+        doing: &'static str,
+        call: impl FnOnce(&mut T) -> Result<R, Fault>,
+    ) -> Result<R, Fault> {
+        let Some(guard) = &self.guard else { return call(&mut self.transport) };
+        guard.enter(doing, self.player.deadline());
+        let result = call(&mut self.transport);
+        match guard.leave() {
+            Some(fault) => Err(fault),
+            None => result,
         }
     }
 

@@ -1,15 +1,18 @@
 //! A seat on a thread of its own, which a library may hold up for as long as it likes.
 //!
 //! Invariants: telling it something and hearing from it never wait; of what it is told only the newest
-//! counts, since orders are states; it ends by itself once it is dropped and the library lets it. What
-//! time it is comes from a clock that is handed in.
+//! counts, since orders are states; it ends by itself once it is dropped and the library lets it; a call
+//! that does not return is aborted by a guard, and said to be lost if that does not help. What time it is
+//! comes from a clock that is handed in.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::seat::{Fault, Seat};
+use crate::guard::{Clock, Guard, Patience};
+use crate::seat::Seat;
 use crate::store::{Factory, Store};
+use crate::transport::Fault;
 use crate::words::{Order, Orders, State};
 
 /// How often the transport is asked while something is under way.
@@ -38,7 +41,7 @@ pub struct Station {
 struct Desk {
     slip: Mutex<Slip>,
     news: Condvar,
-    clock: Box<dyn Fn() -> Duration + Send + Sync>,
+    clock: Clock,
 }
 
 #[derive(Debug, Default)]
@@ -49,22 +52,23 @@ struct Slip {
 }
 
 impl Station {
-    /// Starts the thread. `heard` is told, on it, of each change of what the seat says, or why there is no
-    /// transport to be had, which is the end of it.
+    /// Starts the thread. `heard` is told of each change of what the seat says, or why there is no transport
+    /// to be had, or none any more, which is the end of it.
     ///
     /// # Errors
     /// The thread cannot be started.
     pub fn start(
         factory: Factory,
         store: Box<dyn Store>,
+        patience: Patience,
         clock: impl Fn() -> Duration + Send + Sync + 'static,
         heard: impl FnMut(Result<Report, Fault>) + Send + 'static,
     ) -> io::Result<Self> {
-        let clock = Box::new(clock);
+        let clock = Arc::new(clock);
         let desk = Arc::new(Desk { slip: Mutex::default(), news: Condvar::new(), clock });
         let own = Arc::clone(&desk);
         let thread = std::thread::Builder::new().name("octet-broadcast".to_owned());
-        thread.spawn(move || drive(&own, factory, store, heard))?;
+        thread.spawn(move || drive(&own, factory, store, patience, heard))?;
         Ok(Self { desk })
     }
 
@@ -108,15 +112,28 @@ fn drive(
     desk: &Desk,
     factory: Factory,
     store: Box<dyn Store>,
-    mut heard: impl FnMut(Result<Report, Fault>),
+    patience: Patience,
+    heard: impl FnMut(Result<Report, Fault>) + Send + 'static,
 ) {
-    let mut seat = match factory.make(store) {
-        Ok(transport) => Seat::new(transport),
-        Err(fault) => return heard(Err(fault)),
+    // Either thread says something, one at a time.
+    let heard = Arc::new(Mutex::new(heard));
+    let for_guard = Arc::clone(&heard);
+    let say = |news| (heard.lock().unwrap_or_else(PoisonError::into_inner))(news);
+    let seat = factory.make(store).and_then(|transport| {
+        let lost = move |fault| {
+            (for_guard.lock().unwrap_or_else(PoisonError::into_inner))(Err(fault));
+        };
+        let guard = Guard::start(desk.clock.clone(), patience, transport.abort_handle(), lost);
+        let unguarded = |error: io::Error| Fault { doing: "start", problem: error.to_string() };
+        Ok(Seat::guarded(transport, guard.map_err(unguarded)?))
+    });
+    let mut seat = match seat {
+        Ok(seat) => seat,
+        Err(fault) => return say(Err(fault)),
     };
     // Now it is known that it can take part.
     let mut said = Report::default();
-    heard(Ok(said.clone()));
+    say(Ok(said.clone()));
     loop {
         let pause = if seat.deadline().is_some() { BUSY } else { IDLE };
         let slip = desk.read(pause);
@@ -127,6 +144,10 @@ fn drive(
             seat.order(at, &orders);
         }
         seat.poll((desk.clock)());
+        if seat.is_lost() {
+            // That was said; what the library did meanwhile is not worth anything.
+            return;
+        }
         let now = Report {
             state: seat.state(),
             doing: seat.doing().zip(seat.deadline()),
@@ -134,7 +155,7 @@ fn drive(
         };
         if now != said {
             said = now;
-            heard(Ok(said.clone()));
+            say(Ok(said.clone()));
         }
     }
     seat.order((desk.clock)(), &Orders { order: Order::Stand, within: IDLE, catch_up: None });

@@ -7,7 +7,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::seat::{Fault, Transport};
+use crate::transport::{Fault, Transport};
 
 /// Where a member has the versions that it sends, and puts those that come.
 pub trait Store: Send {

@@ -1,14 +1,15 @@
 //! A node's part in the broadcasts of weights: its seat's thread on one side, its heartbeats on the other.
 //!
 //! Invariant: nothing here waits for the thread, which a library may hold up; what it said last is said
-//! again with each heartbeat, so a member that hangs looks like one that does nothing.
+//! again with each heartbeat, so a member that hangs looks like one that does nothing. A thread that was
+//! given up says nothing more, and the node is no member.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use octet_broadcast::wire::{Parcel, orders_from_proto, state_to_proto};
-use octet_broadcast::{Factory, Report, Station, Store};
+use octet_broadcast::{Factory, Patience, Report, Station, Store};
 use octet_proto::broadcast::{BroadcastOrders, BroadcastState};
 use tokio::sync::watch;
 
@@ -62,11 +63,14 @@ impl Membership {
         let station = Station::start(
             factory,
             store,
+            Patience::default(),
             move || begun.elapsed(),
             move |news| match news {
                 Ok(report) => said.send_modify(|known| *known = Some(report)),
                 Err(error) => {
                     tracing::warn!(%error, "no transport for broadcasts: versions are fetched");
+                    // From now on it is no member, and none that hangs.
+                    said.send_modify(|known| *known = None);
                 }
             },
         )?;

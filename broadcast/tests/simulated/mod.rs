@@ -6,8 +6,9 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::Arc;
 
-use octet_broadcast::{Epoch, Fault, Place, Progress, Transport, UniqueId};
+use octet_broadcast::{Abort, Epoch, Fault, Place, Progress, Transport, UniqueId};
 
 /// Everything that is between the members.
 #[derive(Debug, Default)]
@@ -172,5 +173,10 @@ impl Transport for Wire {
             net.comms.get_mut(&id.0).unwrap().gone.insert(member);
         }
         self.doing = None;
+    }
+
+    fn abort_handle(&self) -> Arc<dyn Abort> {
+        // One thread drives all members.
+        Arc::new(|| ())
     }
 }
