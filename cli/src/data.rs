@@ -1,12 +1,14 @@
-//! `octet data`: make data sets, and check them.
+//! `octet data`: make data sets, check them, and read other people's.
+
+mod import;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
-use octet_dataset::{Spec, Split, Statistics, generate, load, write_jsonl};
+use octet_dataset::{Example, Spec, Split, Statistics, generate, load, write_jsonl};
 use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// Make data sets, and check them.
+/// Make data sets, check them, and read other people's.
 #[derive(Args, Debug)]
 pub struct DataArgs {
     #[command(subcommand)]
@@ -35,6 +37,7 @@ enum DataCommand {
         /// JSON lines, or a JSON array.
         file: PathBuf,
     },
+    Import(import::ImportArgs),
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -52,12 +55,7 @@ pub fn run(args: &DataArgs) -> Result<()> {
                 Tools::HeldOut => Split::HeldOut,
             };
             let examples = generate(&Spec { seed: *seed, rows: *rows, split });
-            let writing = || format!("writing {}", out.display());
-            let file = std::fs::File::create(out).with_context(writing)?;
-            let mut file = BufWriter::new(file);
-            write_jsonl(&examples, &mut file).with_context(writing)?;
-            file.flush().with_context(writing)?;
-            crate::screen::say(format_args!("{}\n{}", out.display(), Statistics::of(&examples)));
+            write(out, &examples)?;
         }
         DataCommand::Check { file } => {
             let examples = load(file)?;
@@ -67,6 +65,18 @@ pub fn run(args: &DataArgs) -> Result<()> {
                 Statistics::of(&examples)
             ));
         }
+        DataCommand::Import(args) => import::run(args)?,
     }
+    Ok(())
+}
+
+/// Writes rows, and prints where and what they are.
+fn write(out: &Path, examples: &[Example]) -> Result<()> {
+    let writing = || format!("writing {}", out.display());
+    let file = std::fs::File::create(out).with_context(writing)?;
+    let mut file = BufWriter::new(file);
+    write_jsonl(examples, &mut file).with_context(writing)?;
+    file.flush().with_context(writing)?;
+    crate::screen::say(format_args!("{}\n{}", out.display(), Statistics::of(examples)));
     Ok(())
 }

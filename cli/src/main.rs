@@ -1,12 +1,15 @@
 //! `octet`: reinforcement learning from verifiable rewards for tool calling, in one binary.
 
 mod allocator;
+mod bench;
 mod certs;
 mod compute;
 mod data;
 mod eval;
 mod evaluation;
+mod export;
 mod machine;
+mod model;
 mod network;
 mod plot;
 mod reach;
@@ -15,8 +18,10 @@ mod reward;
 mod roles;
 mod rollouts;
 mod screen;
+mod serve;
 mod sft;
 mod status;
+mod track;
 mod train;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -38,12 +43,17 @@ struct Cli {
 enum Command {
     Train(train::TrainArgs),
     Eval(eval::EvalArgs),
+    Serve(serve::ServeArgs),
+    Export(export::ExportArgs),
     Data(data::DataArgs),
+    Model(model::ModelArgs),
     Reward(reward::RewardArgs),
     Sft(sft::SftArgs),
     Certs(certs::CertsArgs),
     Status(status::StatusArgs),
     Rollouts(rollouts::RolloutsArgs),
+    Bench(bench::BenchArgs),
+    Track(track::TrackArgs),
     Coordinator(roles::CoordinatorArgs),
     Learner(roles::LearnerArgs),
     RolloutWorker(roles::WorkerArgs),
@@ -65,12 +75,17 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),
+        Command::Serve(args) => serve::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Data(args) => data::run(&args),
+        Command::Model(args) => model::run(&args),
         Command::Reward(args) => reward::run(&args),
         Command::Sft(args) => sft::run(&args),
         Command::Certs(args) => certs::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Rollouts(args) => rollouts::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Track(args) => track::run(&args),
         Command::Coordinator(args) => roles::coordinator(&args),
         Command::Learner(args) => roles::learner(&args),
         Command::RolloutWorker(args) => roles::rollout_worker(&args),

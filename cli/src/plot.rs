@@ -23,15 +23,20 @@ pub fn write(directory: &Path, steps: &[StepMetrics]) -> Result<()> {
     if steps.is_empty() {
         return Ok(());
     }
-    let font = include_bytes!("../../assets/fonts/DejaVuSans-subset.ttf");
-    plotters::style::register_font("sans-serif", FontStyle::Normal, font)
-        .map_err(|_| anyhow!("the bundled font cannot be read"))?;
+    register_font()?;
     let svg = directory.join("curves.svg");
     draw(SVGBackend::new(&svg, SIZE).into_drawing_area(), steps)
         .with_context(|| format!("drawing {}", svg.display()))?;
     let png = directory.join("curves.png");
     draw(BitMapBackend::new(&png, SIZE).into_drawing_area(), steps)
         .with_context(|| format!("drawing {}", png.display()))
+}
+
+/// Makes the bundled font known to what draws.
+pub fn register_font() -> Result<()> {
+    let font = include_bytes!("../../assets/fonts/DejaVuSans-subset.ttf");
+    plotters::style::register_font("sans-serif", FontStyle::Normal, font)
+        .map_err(|_| anyhow!("the bundled font cannot be read"))
 }
 
 fn draw<B: DrawingBackend>(area: DrawingArea<B, Shift>, steps: &[StepMetrics]) -> Result<()>

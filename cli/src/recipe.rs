@@ -41,6 +41,8 @@ pub struct Recipe {
     /// How weights come to the workers.
     #[serde(skip_serializing_if = "Weights::is_usual")]
     pub weights: Weights,
+    /// Where the run is shown while it goes on.
+    pub tracking: octet_tracking::Config,
 }
 
 /// The run as a whole.
@@ -61,7 +63,7 @@ pub struct Run {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ModelSource {
-    /// A Hugging Face directory.
+    /// A Hugging Face directory, a GGUF file, or a name on the hub, "OWNER/NAME" or "OWNER/NAME@REVISION".
     pub path: PathBuf,
     /// A `config.json` that says what shape the directory will have, for `--plan` before it is there.
     pub shape: Option<PathBuf>,
@@ -103,7 +105,7 @@ pub struct SamplingKeys {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Reward {
-    /// A built-in function, "tool-call" or "aws-compat", or one in a Python file, "FILE.py:FUNCTION".
+    /// A built-in function, "tool-call", "aws-compat" or "bfcl", or one in a Python file, "FILE.py:FUNCTION".
     pub function: String,
     /// Rewards that take over at later steps: what a run does that repeats swaps.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -378,6 +380,11 @@ impl Recipe {
             .with_context(|| format!("reading {}", self.data.train.display()))?;
         stripped.data.train = PathBuf::from(blake3::hash(&rows).to_hex().to_string());
         let kind = format!("{}/{}", std::env::consts::ARCH, self.model.device);
+        let mut stripped = serde_json::to_value(stripped)?;
+        // Who looks on changes nothing: a build that knows no tracking computes the same digest.
+        if let Some(sections) = stripped.as_object_mut() {
+            sections.remove("tracking");
+        }
         Ok(digest(&(stripped, NUMERICS, kind))?)
     }
 }
@@ -399,6 +406,17 @@ const NUMERICS: u32 = 1;
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn who_looks_on_is_no_part_of_the_digest() {
+        let mut recipe = Recipe::default();
+        recipe.data.train =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/data/train.jsonl");
+        let usual = recipe.digest(NonZeroU64::MIN, "weights").unwrap();
+        recipe.tracking.mlflow = Some("http://127.0.0.1:5000".into());
+        recipe.tracking.experiment = "another".into();
+        assert_eq!(recipe.digest(NonZeroU64::MIN, "weights").unwrap(), usual);
+    }
 
     #[test]
     fn how_weights_travel_is_no_part_of_the_digest() {

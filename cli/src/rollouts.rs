@@ -13,6 +13,7 @@ use octet_learner::advantage::GroupRewards;
 use octet_learner::group::{Finish, ScoredGroup};
 use octet_learner::learner::SPOOL_FILE;
 use octet_learner::spool::Spool;
+use octet_policy::source::Source;
 use octet_policy::tokenizer::{SpecialTokens, Tokenizer};
 use octet_proto::{GroupIndex, StepIndex};
 use serde::Serialize;
@@ -124,9 +125,9 @@ fn chosen(args: &RolloutsArgs, recipe: &Recipe, spool: &Spool) -> Result<Vec<Gro
 /// The tokenizer of the run's policy, wherever that is by now.
 fn tokenizer(args: &RolloutsArgs, recipe: &Recipe) -> Result<Tokenizer> {
     if let Some(model) = &args.model {
-        return Ok(Tokenizer::from_dir(model)?);
+        return tokenizer_of(model);
     }
-    let first = match Tokenizer::from_dir(&recipe.model.path) {
+    let first = match tokenizer_of(&recipe.model.path) {
         Ok(found) => return Ok(found),
         Err(error) => error,
     };
@@ -136,6 +137,10 @@ fn tokenizer(args: &RolloutsArgs, recipe: &Recipe) -> Result<Tokenizer> {
         _ => Err(first)
             .context("looking for the policy's tokenizer; name its directory with --model"),
     }
+}
+
+fn tokenizer_of(model: &Path) -> Result<Tokenizer> {
+    Ok(Source::open(&crate::model::locate(model)?)?.tokenizer()?)
 }
 
 fn newest_commit(run: &Path) -> Option<PathBuf> {

@@ -33,6 +33,11 @@ pub fn reference_answer(example: &Example, seed: u64) -> String {
                 calls.iter().map(|c| reference_call(c, &example.tools)).collect();
             calls.join("\n")
         }
+        GroundTruth::Possible(calls) => {
+            let calls: Vec<String> =
+                calls.iter().map(|c| reference_call(&c.reference(), &example.tools)).collect();
+            calls.join("\n")
+        }
         GroundTruth::Clarify { missing } => question(missing, &mut draw),
         GroundTruth::Refuse => {
             let why = example.extra_info.get("refusal").and_then(Value::as_str);

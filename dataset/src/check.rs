@@ -1,7 +1,7 @@
 //! What must hold between the parts of a row.
 //!
 //! Invariant: a row without faults can be earned: the right answer calls tools that are offered, with
-//! arguments that their schemas allow.
+//! arguments that their schemas allow. Only accepted values (`possible_calls`) are not held to a schema.
 
 use std::collections::HashSet;
 
@@ -31,32 +31,47 @@ pub fn check(example: &Example) -> Vec<RowFault> {
         }
     }
     // Without tools in the row they stand in the prompt's text, as in the paper's own rows.
-    if let GroundTruth::Calls(calls) = &example.ground_truth
-        && !example.tools.is_empty()
-        && faults.is_empty()
-    {
-        for (i, call) in calls.iter().enumerate() {
-            check_call(call, &tools, &places(example, i, calls.len()), &mut faults);
+    if example.tools.is_empty() || !faults.is_empty() {
+        return faults;
+    }
+    match &example.ground_truth {
+        GroundTruth::Calls(calls) => {
+            for (i, call) in calls.iter().enumerate() {
+                check_call(call, &tools, &places(example, i, calls.len()), &mut faults);
+            }
         }
+        // Accepted values are taken as they are: benchmarks accept stand-ins that no schema allows.
+        GroundTruth::Possible(calls) => {
+            for (i, call) in calls.iter().enumerate() {
+                if !tools.iter().any(|tool| tool.name == call.name) {
+                    let field = format!("reward_model.ground_truth.possible_calls[{i}].name");
+                    faults.push(not_offered(&call.name, &tools, &field));
+                }
+            }
+        }
+        GroundTruth::Clarify { .. } | GroundTruth::Refuse | GroundTruth::Text(_) => {}
     }
     faults
 }
 
 /// Where a call's name and arguments stand in the row.
-struct Places {
-    name: String,
-    arguments: String,
+pub(crate) struct Places {
+    pub(crate) name: String,
+    pub(crate) arguments: String,
 }
 
-fn check_call(call: &Call, tools: &[Tool], places: &Places, faults: &mut Vec<RowFault>) {
+/// What is wrong with a call to one of these tools.
+pub(crate) fn check_call(call: &Call, tools: &[Tool], places: &Places, faults: &mut Vec<RowFault>) {
     match tools.iter().find(|tool| tool.name == call.name) {
         Some(tool) => faults.extend(tool.faults(&call.arguments, &places.arguments)),
-        None => {
-            let offered: Vec<&str> = tools.iter().map(|tool| tool.name.as_str()).collect();
-            let wanted = format!("one of the tools offered {offered:?}");
-            faults.push(RowFault::new(&places.name, wanted, format!("{:?}", call.name)));
-        }
+        None => faults.push(not_offered(&call.name, tools, &places.name)),
     }
+}
+
+fn not_offered(name: &str, tools: &[Tool], field: &str) -> RowFault {
+    let offered: Vec<&str> = tools.iter().map(|tool| tool.name.as_str()).collect();
+    let wanted = format!("one of the tools offered {offered:?}");
+    RowFault::new(field, wanted, format!("{name:?}"))
 }
 
 /// The path of the call at this index, in the form in which the row's author wrote it.

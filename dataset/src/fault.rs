@@ -54,6 +54,21 @@ pub struct Faults {
     pub count: usize,
 }
 
+impl Faults {
+    /// The faults of two files together.
+    pub(crate) fn joined(one: Option<Faults>, other: Option<Faults>) -> Option<Faults> {
+        match (one, other) {
+            (Some(mut one), Some(other)) => {
+                let room = FAULTS_KEPT.saturating_sub(one.faults.len());
+                one.faults.extend(other.faults.into_iter().take(room));
+                one.count += other.count;
+                Some(one)
+            }
+            (one, other) => one.or(other),
+        }
+    }
+}
+
 impl std::error::Error for Faults {}
 
 impl fmt::Display for Faults {

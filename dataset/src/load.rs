@@ -13,16 +13,33 @@ use crate::fault::{FAULTS_KEPT, Fault, Faults, RowFault, RowFaults};
 
 /// Loads and checks a file.
 pub fn load(path: impl AsRef<Path>) -> Result<Vec<Example>, Faults> {
-    let path = path.as_ref();
-    let mut reading = Reading { path, examples: Vec::new(), faults: Vec::new(), count: 0 };
+    let mut examples = Vec::new();
+    let read = read_rows(path.as_ref(), &mut |text| {
+        let example = Example::from_json(text)?;
+        let faults = check(&example);
+        if !faults.is_empty() {
+            return Err(RowFaults(faults));
+        }
+        examples.push(example);
+        Ok(())
+    });
+    match read {
+        Some(faults) => Err(faults),
+        None => Ok(examples),
+    }
+}
+
+/// Hands each row's text to `row`; gives back all the faults of the file, if there are any.
+pub(crate) fn read_rows(
+    path: &Path,
+    row: &mut dyn FnMut(&str) -> Result<(), RowFaults>,
+) -> Option<Faults> {
+    let mut reading = Reading { path, row, faults: Vec::new(), count: 0 };
     match std::fs::read(path) {
         Ok(bytes) => reading.bytes(&bytes),
         Err(error) => reading.fault(1, RowFault::new("file", "a file to read", error.to_string())),
     }
-    if reading.count > 0 {
-        return Err(Faults { faults: reading.faults, count: reading.count });
-    }
-    Ok(reading.examples)
+    (reading.count > 0).then_some(Faults { faults: reading.faults, count: reading.count })
 }
 
 /// Writes rows as JSON lines. Equal rows give equal bytes.
@@ -36,7 +53,7 @@ pub fn write_jsonl(rows: &[Example], to: &mut impl Write) -> io::Result<()> {
 
 struct Reading<'a> {
     path: &'a Path,
-    examples: Vec<Example>,
+    row: &'a mut dyn FnMut(&str) -> Result<(), RowFaults>,
     faults: Vec<Fault>,
     count: usize,
 }
@@ -88,15 +105,8 @@ impl Reading<'_> {
     }
 
     fn row(&mut self, line: usize, text: &str) {
-        match Example::from_json(text) {
-            Ok(example) => {
-                let faults = check(&example);
-                if faults.is_empty() {
-                    self.examples.push(example);
-                }
-                faults.into_iter().for_each(|fault| self.fault(line, fault));
-            }
-            Err(RowFaults(faults)) => faults.into_iter().for_each(|fault| self.fault(line, fault)),
+        if let Err(RowFaults(faults)) = (self.row)(text) {
+            faults.into_iter().for_each(|fault| self.fault(line, fault));
         }
     }
 }

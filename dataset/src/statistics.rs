@@ -49,9 +49,11 @@ impl Statistics {
                     *counts.entry(name.to_owned()).or_default() += 1;
                 }
             }
-            if let GroundTruth::Calls(calls) = &row.ground_truth {
-                statistics.calls += calls.len();
-            }
+            statistics.calls += match &row.ground_truth {
+                GroundTruth::Calls(calls) => calls.len(),
+                GroundTruth::Possible(calls) => calls.len(),
+                GroundTruth::Clarify { .. } | GroundTruth::Refuse | GroundTruth::Text(_) => 0,
+            };
             for tool in row.tools.iter().filter_map(|value| Tool::from_value(value, "tool").ok()) {
                 tools.entry(tool.name.clone()).or_insert(tool);
             }

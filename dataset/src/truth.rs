@@ -5,6 +5,7 @@
 use serde_json::{Map, Value};
 
 use crate::fault::{RowFault, found};
+use crate::possible::PossibleCall;
 
 /// One call of a tool.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +21,8 @@ pub struct Call {
 pub enum GroundTruth {
     /// These calls, as a multiset; never empty.
     Calls(Vec<Call>),
+    /// These calls, as a multiset, each with the values accepted for its parameters; never empty.
+    Possible(Vec<PossibleCall>),
     /// A question that names what is missing.
     Clarify {
         /// The parameters that the request lacks.
@@ -63,14 +66,14 @@ impl std::fmt::Display for Behaviour {
 }
 
 const FORMS: &str = "{\"tool_call\": {\"name\", \"parameters\"}}, {\"tool_calls\": [...]}, \
-    [{\"name\", \"arguments\"}], {\"behavior\": \"clarify\", \"missing\": [...]}, \
+    [{\"name\", \"arguments\"}], {\"possible_calls\": [...]}, {\"behavior\": \"clarify\", \"missing\": [...]}, \
     {\"behavior\": \"refuse\"}, or a text";
 
 impl GroundTruth {
     /// The behaviour that this ground truth asks for.
     pub fn behaviour(&self) -> Behaviour {
         match self {
-            GroundTruth::Calls(_) => Behaviour::Execute,
+            GroundTruth::Calls(_) | GroundTruth::Possible(_) => Behaviour::Execute,
             GroundTruth::Clarify { .. } => Behaviour::Clarify,
             GroundTruth::Refuse => Behaviour::Refuse,
             GroundTruth::Text(_) => Behaviour::Text,
@@ -99,6 +102,10 @@ impl GroundTruth {
                     serde_json::json!({"tool_calls": several.iter().map(call).collect::<Vec<_>>()})
                 }
             },
+            GroundTruth::Possible(calls) => {
+                let calls: Vec<_> = calls.iter().map(PossibleCall::to_value).collect();
+                serde_json::json!({"possible_calls": calls})
+            }
             GroundTruth::Clarify { missing } => {
                 serde_json::json!({"behavior": "clarify", "missing": missing})
             }
@@ -123,7 +130,7 @@ impl GroundTruth {
             Ok(value) => Self::from_value(&value, field),
             // A broken call must not pass as a text that no policy would ever write.
             Err(error)
-                if ["\"tool_call", "\"name\"", "\"behavior"]
+                if ["\"tool_call", "\"possible_calls", "\"name\"", "\"behavior"]
                     .iter()
                     .any(|key| trimmed.contains(key)) =>
             {
@@ -148,6 +155,9 @@ impl GroundTruth {
                 return Err(RowFault::new(&field, "a list of calls", found(several)));
             };
             return calls(items, &field).map(GroundTruth::Calls);
+        }
+        if let Some(several) = map.get("possible_calls") {
+            return possible(several, &format!("{field}.possible_calls"));
         }
         if let Some(behaviour) = map.get("behavior").or_else(|| map.get("behaviour")) {
             return Self::from_behaviour(behaviour, map, field);
@@ -196,9 +206,19 @@ impl GroundTruth {
 }
 
 fn is_truth(map: &Map<String, Value>) -> bool {
-    ["tool_call", "tool_calls", "behavior", "behaviour", "name"]
+    ["tool_call", "tool_calls", "possible_calls", "behavior", "behaviour", "name"]
         .iter()
         .any(|k| map.contains_key(*k))
+}
+
+fn possible(several: &Value, field: &str) -> Result<GroundTruth, RowFault> {
+    let items = match several {
+        Value::Array(items) if !items.is_empty() => items.iter().enumerate(),
+        Value::Array(_) => return Err(RowFault::new(field, "at least one call", "an empty list")),
+        other => return Err(RowFault::new(field, "a list of calls", found(other))),
+    };
+    let calls = items.map(|(i, item)| PossibleCall::from_value(item, &format!("{field}[{i}]")));
+    calls.collect::<Result<_, _>>().map(GroundTruth::Possible)
 }
 
 fn calls(items: &[Value], field: &str) -> Result<Vec<Call>, RowFault> {
@@ -209,7 +229,7 @@ fn calls(items: &[Value], field: &str) -> Result<Vec<Call>, RowFault> {
 }
 
 /// Reads `{"name", "parameters" | "arguments"}`, bare or wrapped in `tool_call` or `function`.
-fn call(value: &Value, field: &str) -> Result<Call, RowFault> {
+pub(crate) fn call(value: &Value, field: &str) -> Result<Call, RowFault> {
     let Value::Object(map) = value else {
         return Err(RowFault::new(field, "an object with name and parameters", found(value)));
     };

@@ -84,6 +84,36 @@ fn all_forms_of_a_call_are_one() {
 }
 
 #[test]
+fn possible_calls_load() {
+    let form = json!({"possible_calls": [
+        {"name": "f", "parameters": {"x": [1, 2], "y": [{"k": ["a", ""]}, ""]}}, {"name": "g"}]});
+    let loaded = truth(form.clone()).unwrap();
+    assert_eq!(loaded.behaviour(), Behaviour::Execute);
+    assert_eq!(truth(loaded.to_value()), Ok(loaded.clone()));
+    assert_eq!(truth(form.to_string().into()), Ok(loaded.clone()));
+    let GroundTruth::Possible(calls) = &loaded else { panic!("{loaded:?}") };
+    assert_eq!(json!(calls[0].reference().arguments), json!({"x": 1, "y": {"k": "a"}}));
+    for (broken, message) in [
+        (json!([]), "possible_calls: expected at least one call, found an empty list"),
+        (
+            json!([{"name": "f", "parameters": {"x": 1}}]),
+            "possible_calls[0].parameters.x: expected a list of accepted values, found the number 1",
+        ),
+        (
+            json!([{"name": "f", "parameters": {"x": [{"k": 1}]}}]),
+            "possible_calls[0].parameters.x[0].k: expected a list of accepted values, found the number 1",
+        ),
+        (
+            json!([{"parameters": {}}]),
+            "possible_calls[0].name: expected a tool's name, found nothing",
+        ),
+    ] {
+        let fault = truth(json!({"possible_calls": broken})).unwrap_err();
+        assert_eq!(fault, format!("reward_model.ground_truth.{message}"));
+    }
+}
+
+#[test]
 fn behaviours_and_texts_load() {
     let clarify = GroundTruth::Clarify { missing: vec!["city".into(), "date".into()] };
     let form = json!({"behavior": "clarify", "missing": ["city", "date"]});

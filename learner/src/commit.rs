@@ -63,6 +63,26 @@ pub fn directory(run: &Path, step: u64) -> PathBuf {
     run.join(FOLDER).join(name_of(step))
 }
 
+/// The numbers of the commits that a run has now, ascending, for those who only read.
+///
+/// # Errors
+/// The directory cannot be read. One that is not there has no commits.
+pub fn steps_of(run: &Path) -> Result<Vec<u64>, CommitError> {
+    let folder = run.join(FOLDER);
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    Ok(steps_in(&folder)?)
+}
+
+fn steps_in(folder: &Path) -> Result<Vec<u64>, DiskError> {
+    let entries = disk::entries(folder)?;
+    let mut steps: Vec<u64> =
+        entries.iter().filter_map(|entry| name(entry).strip_prefix(PREFIX)?.parse().ok()).collect();
+    steps.sort_unstable();
+    Ok(steps)
+}
+
 fn name_of(step: u64) -> String {
     format!("{PREFIX}{step:06}")
 }
@@ -116,13 +136,7 @@ impl Checkpoints {
 
     /// The numbers of the commits, ascending.
     pub fn steps(&self) -> Result<Vec<u64>, CommitError> {
-        let entries = disk::entries(&self.folder)?;
-        let mut steps: Vec<u64> = entries
-            .iter()
-            .filter_map(|entry| name(entry).strip_prefix(PREFIX)?.parse().ok())
-            .collect();
-        steps.sort_unstable();
-        Ok(steps)
+        Ok(steps_in(&self.folder)?)
     }
 
     /// The newest commit, checked to the last byte; `None` before the first.

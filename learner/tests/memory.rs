@@ -38,9 +38,9 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-fn config() -> ModelConfig {
+fn config(family: &str, class: &str) -> ModelConfig {
     let config = json!({
-        "model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "vocab_size": 600,
+        "model_type": family, "architectures": [class], "vocab_size": 600, "head_dim": 16,
         "hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 6,
         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256,
         "rope_theta": 10000.0, "rms_norm_eps": 1e-6, "hidden_act": "silu",
@@ -60,7 +60,12 @@ fn model(config: &ModelConfig) -> Model {
 
 #[test]
 fn a_step_takes_no_more_than_planned_and_not_much_less() {
-    let config = config();
+    for (family, class) in [("qwen2", "Qwen2ForCausalLM"), ("qwen3", "Qwen3ForCausalLM")] {
+        check(&config(family, class));
+    }
+}
+
+fn check(config: &ModelConfig) {
     let tokens =
         |count: usize, from: usize| (0..count).map(|i| ((i + from) % 600) as u32).collect();
     let group = |g: usize| GroupTokens {
@@ -80,9 +85,9 @@ fn a_step_takes_no_more_than_planned_and_not_much_less() {
         device: false,
     };
     for keep in [Keep::Activations, Keep::LayerInputs] {
-        let plan = MemoryPlan::new(&config, &workload, keep);
+        let plan = MemoryPlan::new(config, &workload, keep);
         assert_eq!(plan.tokens(), 960);
-        let model = model(&config);
+        let model = model(config);
         let mut updater = Updater::new(model, keep, Hyperparameters::default()).unwrap();
         let mut learn = || {
             let held = HELD.load(Ordering::Relaxed);

@@ -28,6 +28,8 @@ pub const GENERATION_CONFIG_FILE: &str = "generation_config.json";
 pub enum Architecture {
     /// Qwen2 and Qwen2.5: biases on the query, key and value projections.
     Qwen2,
+    /// Qwen3: each head's query and key is normalised before it is rotated.
+    Qwen3,
     /// Llama 2, 3, 3.1, 3.2 and what shares their layout (SmolLM2, ...).
     Llama,
 }
@@ -74,6 +76,8 @@ pub struct ModelConfig {
     pub qkv_bias: bool,
     /// Bias on the attention's output projection.
     pub output_bias: bool,
+    /// An RMSNorm over each head's query and key, before they are rotated.
+    pub qk_norm: bool,
     /// Tokens that end a completion, from `config.json` and `generation_config.json`, ascending.
     pub eos_token_ids: Vec<u32>,
     /// Token that begins a text, if the model has one.
@@ -124,8 +128,23 @@ impl Architecture {
     pub fn model_type(self) -> &'static str {
         match self {
             Self::Qwen2 => "qwen2",
+            Self::Qwen3 => "qwen3",
             Self::Llama => "llama",
         }
+    }
+
+    /// The class that `transformers` computes it with.
+    pub fn class(self) -> &'static str {
+        match self {
+            Self::Qwen2 => "Qwen2ForCausalLM",
+            Self::Qwen3 => "Qwen3ForCausalLM",
+            Self::Llama => "LlamaForCausalLM",
+        }
+    }
+
+    /// The family of a `model_type`.
+    pub fn from_model_type(name: &str) -> Option<Self> {
+        [Self::Qwen2, Self::Qwen3, Self::Llama].into_iter().find(|it| it.model_type() == name)
     }
 }
 
@@ -191,6 +210,8 @@ impl ModelConfig {
         }
         let head_dim = match fields.optional_size("head_dim")? {
             Some(size) => size,
+            // What `transformers` takes for Qwen3, whatever the other sizes are.
+            None if architecture == Architecture::Qwen3 => 128,
             None if hidden_size % num_attention_heads == 0 => hidden_size / num_attention_heads,
             None => {
                 return Err(fields.error(
@@ -205,7 +226,7 @@ impl ModelConfig {
         }
         let (qkv_bias, output_bias) = match architecture {
             Architecture::Qwen2 => (true, false),
-            Architecture::Llama => {
+            Architecture::Qwen3 | Architecture::Llama => {
                 let bias = fields.bool_or("attention_bias", false)?;
                 (bias, bias)
             }
@@ -228,6 +249,7 @@ impl ModelConfig {
             tie_word_embeddings: fields.bool_or("tie_word_embeddings", false)?,
             qkv_bias,
             output_bias,
+            qk_norm: architecture == Architecture::Qwen3,
             eos_token_ids,
             bos_token_id: fields.token_ids("bos_token_id", vocab_size)?.first().copied(),
             pad_token_id: fields.token_ids("pad_token_id", vocab_size)?.first().copied(),

@@ -6,11 +6,13 @@
 
 pub mod config;
 pub mod files;
+pub mod gguf;
 pub mod kernel;
 pub mod layout;
 pub mod model;
 pub mod ops;
 pub mod policy;
 pub mod sampler;
+pub mod source;
 pub mod template;
 pub mod tokenizer;

@@ -1,11 +1,12 @@
 //! A policy: a model with the tokenizer and chat template it was trained with.
 //!
-//! Invariant: the three come from one Hugging Face directory and fit each other; a saved policy is such a
-//! directory again.
+//! Invariant: the three come from one Hugging Face directory or GGUF file and fit each other; a saved policy is
+//! such a directory.
 
-use crate::config::{ConfigError, Dtype, ModelConfig};
-use crate::files::{FilesError, StagedDir, Weights, copy_companions, write_model};
+use crate::config::{ConfigError, Dtype};
+use crate::files::{FilesError, StagedDir, copy_companions, write_model};
 use crate::model::{Model, Params};
+use crate::source::Source;
 use crate::template::{ChatTemplate, TemplateError};
 use crate::tokenizer::{SpecialTokens, Tokenizer, TokenizerError};
 use candle_core::{DType, Device};
@@ -13,7 +14,7 @@ use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-/// A policy as loaded from a directory.
+/// A policy as loaded from a directory or file.
 pub struct Policy {
     /// The network.
     pub model: Model,
@@ -21,7 +22,7 @@ pub struct Policy {
     pub tokenizer: Tokenizer,
     /// Conversations to text.
     pub template: ChatTemplate,
-    /// Where the tokenizer and template files are, to be copied beside a checkpoint.
+    /// The directory or GGUF file with tokenizer and template, to be copied beside a checkpoint.
     pub directory: PathBuf,
 }
 
@@ -46,24 +47,19 @@ pub enum PolicyError {
 }
 
 impl Policy {
-    /// Loads a directory; weights become `dtype` on `device`.
+    /// Loads a Hugging Face directory or a GGUF file; weights become `dtype` on `device`.
     ///
     /// # Errors
     /// Names the file and what is wrong with it; nothing is guessed.
-    pub fn load(directory: &Path, dtype: DType, device: &Device) -> Result<Self, PolicyError> {
-        let config = ModelConfig::from_dir(directory)?;
-        let tokenizer = Tokenizer::from_dir(directory)?;
+    pub fn load(path: &Path, dtype: DType, device: &Device) -> Result<Self, PolicyError> {
+        let source = Source::open(path)?;
+        let config = source.config()?;
+        let tokenizer = source.tokenizer()?;
         tokenizer.check(&config)?;
-        let template = ChatTemplate::from_dir(directory)?;
-        let weights = Weights::open(directory, &config)?;
-        let values = weights
-            .specs()
-            .iter()
-            .map(|spec| weights.f32(&spec.name))
-            .collect::<Result<Vec<_>, _>>()?;
-        let params = Params::from_vecs(&config, values, dtype, device)?;
+        let template = source.template()?;
+        let params = Params::from_vecs(&config, source.weights(&config)?, dtype, device)?;
         let model = Model::new(config, params)?;
-        Ok(Self { model, tokenizer, template, directory: directory.into() })
+        Ok(Self { model, tokenizer, template, directory: path.into() })
     }
 
     /// Token ids of a conversation up to where the assistant begins to write.

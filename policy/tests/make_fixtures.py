@@ -9,8 +9,8 @@ models/NAME   a random-weight model as `save_pretrained` writes it, with
                                      loss = sum of coefficient * log p(ids[position] | ids[:position])
 chat/         templates, conversations, and what transformers renders and tokenises from them
 
-Hand-written in chat/: conversations.json, features.jinja, llama3.jinja, qwen2.5.jinja (the template
-that Qwen2.5-Instruct models carry, Apache-2.0). The compact template is read from src/template.
+Hand-written in chat/: conversations.json, features.jinja, llama3.jinja, qwen2.5.jinja and qwen3.jinja
+(the templates that Qwen2.5-Instruct and Qwen3 models carry, Apache-2.0). The compact template is read from src/template.
 """
 
 import datetime
@@ -18,13 +18,14 @@ import json
 import pathlib
 import shutil
 
+import jinja2
 import torch
 import transformers
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers
 from tokenizers import pre_tokenizers, processors, trainers
 from transformers import (LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config,
-                          Qwen2ForCausalLM)
+                          Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM)
 from transformers.utils import chat_template_utils
 
 HERE = pathlib.Path(__file__).parent
@@ -45,7 +46,8 @@ def plain_rope(theta):
     return dict(rope_type="default", rope_theta=theta)
 
 
-# Every difference between the families at least once: ties, biases, grouping, head width, scaling.
+# Every difference between the families at least once: ties, biases, grouping, head width, norms of
+# heads, scaling.
 SHAPES = {
     "qwen2-tied": (Qwen2ForCausalLM, Qwen2Config(
         **SHAPE, num_attention_heads=4, num_key_value_heads=2, rms_norm_eps=1e-6,
@@ -53,6 +55,9 @@ SHAPES = {
     "qwen2-untied-sharded": (Qwen2ForCausalLM, Qwen2Config(
         **SHAPE, num_attention_heads=4, num_key_value_heads=1, rms_norm_eps=1e-6,
         tie_word_embeddings=False, rope_parameters=plain_rope(1e4)), "60KB"),
+    "qwen3-tied": (Qwen3ForCausalLM, Qwen3Config(
+        **SHAPE, num_attention_heads=4, num_key_value_heads=2, head_dim=12, rms_norm_eps=1e-6,
+        tie_word_embeddings=True, rope_parameters=plain_rope(1e6)), "5GB"),
     "llama-tied": (LlamaForCausalLM, LlamaConfig(
         **SHAPE, num_attention_heads=4, num_key_value_heads=2, rms_norm_eps=1e-5,
         tie_word_embeddings=True, rope_parameters=plain_rope(1e4)), "5GB"),
@@ -120,7 +125,8 @@ def make_tokenizer():
     trainer = trainers.BpeTrainer(
         vocab_size=VOCAB, show_progress=False, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         special_tokens=[AddedToken(t, special="tool_call" not in t, normalized=False) for t in SPECIAL])
-    texts = [path.read_text() for path in sorted(CHAT.glob("*.jinja"))]
+    # The vocabulary, and with it all ids, is older than the last template.
+    texts = [path.read_text() for path in sorted(CHAT.glob("*.jinja")) if path.stem != "qwen3"]
     tokenizer.train_from_iterator(texts + [(CHAT / "conversations.json").read_text()], trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<|begin_of_text|>", eos_token="<|im_end|>",
@@ -152,6 +158,9 @@ def make_chats(tokenizer):
                 try:
                     text = tokenizer.apply_chat_template(
                         conversation["messages"], tokenize=False, **arguments)
+                except jinja2.UndefinedError:
+                    # Not the template's own refusal: it was not written for such a message.
+                    continue
                 except Exception as error:
                     case["refused"] = str(error)
                 else:

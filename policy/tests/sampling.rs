@@ -9,7 +9,7 @@ use common::{MODELS, load, tokens, with_threads};
 use octet_policy::kernel::head::Shaping;
 use octet_policy::layout::GroupTokens;
 use octet_policy::model::Model;
-use octet_policy::sampler::{Completion, Finish, GroupRequest, Sampler, Sampling};
+use octet_policy::sampler::{Completion, Finish, GroupRequest, Guide, Manner, Sampler, Sampling};
 use std::sync::Arc;
 
 fn sampling(shaping: Shaping) -> Sampling {
@@ -134,4 +134,89 @@ fn prompts_past_the_context_are_refused() {
     sampler.submit(GroupRequest { group: 0, prompt: vec![1; limit + 1], model });
     let error = sampler.step().unwrap_err().to_string();
     assert!(error.contains("context"), "{error}");
+}
+
+/// All that a server's requests may differ in.
+fn manner(seed: u64, completions: usize, shaping: Shaping) -> Manner {
+    let sampling = Arc::new(Sampling { seed, completions, ..sampling(shaping) });
+    Manner { sampling, stream: 0, alternatives: None, guide: None }
+}
+
+fn drain(sampler: &mut Sampler) -> Vec<Completion> {
+    let mut all = Vec::new();
+    while sampler.pending() > 0 {
+        all.extend(sampler.step().unwrap());
+    }
+    all.sort_by_key(|c| (c.group, c.sample));
+    all
+}
+
+#[test]
+fn requests_in_manners_of_their_own_are_each_what_they_are_alone() {
+    let model = frozen(MODELS[0]);
+    let request = |group| GroupRequest { group, prompt: prompt(1), model: model.clone() };
+    let alone = |seed, completions, shaping: Shaping| {
+        // Group 0 of a sampler whose own way this is: the reference.
+        let own = Sampling { seed, completions, ..sampling(shaping) };
+        let mut sampler = Sampler::new(own, 64);
+        sampler.submit(request(0));
+        drain(&mut sampler)
+    };
+    let ways = [(1, 1, SHAPINGS[0]), (9, 3, SHAPINGS[1]), (1, 2, SHAPINGS[2]), (1, 1, SHAPINGS[0])];
+    let mut sampler = Sampler::new(sampling(Shaping::default()), 64);
+    for (group, (seed, completions, shaping)) in ways.into_iter().enumerate() {
+        // They join one after the other, while the others are being decoded.
+        let noted = Manner { alternatives: Some(2), ..manner(seed, completions, shaping) };
+        sampler.submit_with(request(100 + group as u64), noted);
+        assert!(sampler.step().unwrap().is_empty(), "the prompts were chosen to take longer");
+    }
+    let together = drain(&mut sampler);
+    for (group, (seed, completions, shaping)) in ways.into_iter().enumerate() {
+        let found: Vec<&Completion> =
+            together.iter().filter(|c| c.group == 100 + group as u64).collect();
+        let expected = alone(seed, completions, shaping);
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(&expected) {
+            assert_eq!((&found.tokens, &found.logprobs), (&expected.tokens, &expected.logprobs));
+            assert_eq!(found.notes.len(), found.tokens.len());
+            if shaping == SHAPINGS[0] {
+                // Nothing is shaped: what the model held is what was drawn from.
+                let notes: Vec<f32> = found.notes.iter().map(|n| n.logprob).collect();
+                assert_eq!(notes, found.logprobs);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Only(Vec<u32>);
+
+impl Guide for Only {
+    fn allowed(&self, written: &[u32]) -> Option<Vec<u32>> {
+        (written.len() < 3).then(|| self.0.clone())
+    }
+}
+
+#[test]
+fn a_guide_restricts_its_own_request_and_a_cancelled_sample_leaves_the_others() {
+    let model = frozen(MODELS[0]);
+    let request = |group| GroupRequest { group, prompt: prompt(1), model: model.clone() };
+    let free = || manner(5, 2, Shaping::default());
+    let mut sampler = Sampler::new(sampling(Shaping::default()), 64);
+    let guided = Manner { guide: Some(Arc::new(Only(vec![3, 90]))), ..free() };
+    sampler.submit_with(request(1), guided);
+    sampler.submit_with(request(2), free());
+    sampler.submit_with(request(3), free());
+    sampler.step().unwrap();
+    sampler.cancel_sample(3, 0);
+    assert!(sampler.live().all(|p| p.tokens.len() == 2), "a prompt's step gives two tokens");
+    let all = drain(&mut sampler);
+    let of = |group: u64| all.iter().filter(move |c| c.group == group).collect::<Vec<_>>();
+    for completion in of(1) {
+        assert!(completion.tokens[..3].iter().all(|t| [3, 90].contains(t)));
+    }
+    assert_eq!(of(2).len(), 2);
+    assert_eq!(of(3).len(), 1, "sample 0 was cancelled");
+    assert_eq!(of(3)[0].tokens, of(2)[1].tokens, "and sample 1 is what it is");
+    assert!(!sampler.holds(3));
 }

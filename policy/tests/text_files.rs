@@ -12,8 +12,8 @@ use octet_policy::files::{
 };
 use proptest::prelude::*;
 
-const MODELS: [&str; 4] =
-    ["qwen2-tied", "qwen2-untied-sharded", "llama-tied", "llama3-untied-biased"];
+const MODELS: [&str; 5] =
+    ["qwen2-tied", "qwen2-untied-sharded", "qwen3-tied", "llama-tied", "llama3-untied-biased"];
 
 fn model(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models").join(name)

@@ -77,6 +77,7 @@ fn saved_directories_load_in_transformers_with_the_same_answers() {
     let parent = tempfile::tempdir().unwrap();
     for (name, dtype, split, tolerance) in [
         ("qwen2-tied", Dtype::F32, BpeOptions::bundled(0).split, "1e-5"),
+        ("qwen3-tied", Dtype::F32, BpeOptions::bundled(0).split, "1e-5"),
         ("llama3-untied-biased", Dtype::F32, WORD_SPLIT.into(), "1e-5"),
         // Rounded weights move logits whose standard deviation is about 3.
         ("qwen2-untied-sharded", Dtype::Bf16, WORD_SPLIT.into(), "0.3"),

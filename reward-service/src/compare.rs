@@ -142,12 +142,23 @@ pub fn match_calls(wanted: &[Call], found: &[ParsedCall]) -> Matching {
     if wanted == found {
         return Matching::Same;
     }
-    let (missing, extra) = left_over(&wanted, &found, |a, b| a.name.cmp(&b.name));
-    match (missing.is_empty(), extra.is_empty()) {
-        (true, true) => same_tools(&wanted, &found),
-        (true, false) => Matching::Needless { tools: names(&extra) },
-        (false, true) => Matching::TooFew { tools: names(&missing) },
-        (false, false) => Matching::OtherTools { missing: names(&missing), instead: names(&extra) },
+    let names = |calls: &[CanonicalCall]| calls.iter().map(|call| call.name.clone()).collect();
+    other_tools(names(&wanted), names(&found)).unwrap_or_else(|| same_tools(&wanted, &found))
+}
+
+/// How two multisets of tools differ; none where they are the same.
+pub(crate) fn other_tools(mut wanted: Vec<String>, mut found: Vec<String>) -> Option<Matching> {
+    wanted.sort();
+    found.sort();
+    let (missing, instead) = left_over(&wanted, &found, Ord::cmp);
+    let owned = |names: Vec<&String>| names.into_iter().cloned().collect();
+    match (missing.is_empty(), instead.is_empty()) {
+        (true, true) => None,
+        (true, false) => Some(Matching::Needless { tools: owned(instead) }),
+        (false, true) => Some(Matching::TooFew { tools: owned(missing) }),
+        (false, false) => {
+            Some(Matching::OtherTools { missing: owned(missing), instead: owned(instead) })
+        }
     }
 }
 
@@ -157,16 +168,12 @@ fn sorted(calls: impl Iterator<Item = CanonicalCall>) -> Vec<CanonicalCall> {
     calls
 }
 
-fn names(calls: &[&CanonicalCall]) -> Vec<String> {
-    calls.iter().map(|call| call.name.clone()).collect()
-}
-
 /// What is left on either side when equal members of two sorted multisets cancel.
-fn left_over<'a>(
-    left: &'a [CanonicalCall],
-    right: &'a [CanonicalCall],
-    order: impl Fn(&CanonicalCall, &CanonicalCall) -> std::cmp::Ordering,
-) -> (Vec<&'a CanonicalCall>, Vec<&'a CanonicalCall>) {
+fn left_over<'a, T>(
+    left: &'a [T],
+    right: &'a [T],
+    order: impl Fn(&T, &T) -> std::cmp::Ordering,
+) -> (Vec<&'a T>, Vec<&'a T>) {
     let (mut only_left, mut only_right) = (Vec::new(), Vec::new());
     let (mut left, mut right) = (left.iter().peekable(), right.iter().peekable());
     while let (Some(a), Some(b)) = (left.peek(), right.peek()) {

@@ -34,7 +34,7 @@ pub const NEEDLESS_REFUSAL: &str = "needless-refusal";
 pub const RIGHT_TEXT: &str = "right-text";
 /// Another text than the one wanted.
 pub const WRONG_TEXT: &str = "wrong-text";
-/// `aws-compat`: no tool was called where none is wanted, whatever the text says.
+/// `aws-compat`, `bfcl`: no tool was called where none is wanted, whatever the text says.
 pub const NOT_CALLED: &str = "not-called";
 /// `aws-compat`: some of the tools wanted are among those called.
 pub const SOME_TOOLS: &str = "some-tools";

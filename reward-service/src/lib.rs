@@ -8,12 +8,14 @@
 //! Invariant: no completion, however long or broken, makes anything here panic or take more than linear
 //! time, and none goes without a verdict or a named error.
 
+pub mod alternatives;
 pub mod aws_compat;
+pub mod bfcl;
 pub mod compare;
 pub mod function;
 pub mod labels;
 pub mod language;
-pub mod parse;
+pub mod measure;
 pub mod registry;
 pub mod service;
 pub mod shadow;
@@ -23,6 +25,10 @@ pub mod trivial;
 pub mod tryout;
 
 pub use aws_compat::AwsCompat;
+pub use bfcl::Bfcl;
+/// Reading the calls in a completion; a crate that serving knows too, so that both read alike.
+pub use octet_calls as parse;
+
 pub use function::{RewardFunction, RewardRange, ScoreError, Verdict, score};
 pub use registry::{OpenError, RewardSource, UnknownReward, builtin, by_name, open};
 pub use service::meter::{Load, Meter};

@@ -4,6 +4,7 @@ use std::{str::FromStr, sync::Arc};
 
 use crate::{
     aws_compat::AwsCompat,
+    bfcl::Bfcl,
     function::RewardFunction,
     service::python::{ParseSourceError, PythonError, PythonReward, PythonSettings, PythonSource},
     tool_call::ToolCall,
@@ -68,7 +69,7 @@ pub struct UnknownReward {
 
 /// All built-in functions, the default one first.
 pub fn builtin() -> Vec<Arc<dyn RewardFunction>> {
-    vec![Arc::new(ToolCall), Arc::new(AwsCompat)]
+    vec![Arc::new(ToolCall), Arc::new(AwsCompat), Arc::new(Bfcl)]
 }
 
 /// The built-in function of this name.
@@ -102,7 +103,7 @@ mod tests {
     #[test]
     fn a_mistyped_name_is_answered_with_the_nearest() {
         for (typed, nearest) in
-            [("tool_call", "tool-call"), ("toolcalls", "tool-call"), ("AWS", "aws-compat")]
+            [("tool_call", "tool-call"), ("toolcalls", "tool-call"), ("awscompat", "aws-compat")]
         {
             let error = by_name(typed).err().unwrap();
             assert_eq!(error.nearest, nearest);

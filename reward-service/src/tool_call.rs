@@ -7,6 +7,7 @@
 //! | a refusal | no call and a refusal | – | a call, or no refusal |
 //! | a text | no call and the same text after normalisation, case included | – | a call, or another text |
 //!
+//! Calls with accepted values (`possible_calls`) are compared by [`crate::alternatives`], all others to the letter.
 //! Text beside the right calls costs nothing. Something meant as a call that is none counts as a call that
 //! is wrong: 0.0 and `malformed-call`, whatever else is right, or a policy could spray attempts.
 //! What a call is, is in [`crate::parse`]; when two are the same, in [`crate::compare`]; what asks and what
@@ -15,14 +16,15 @@
 //! Invariant: silence earns nothing; an empty completion scores 0.0 on every example but one that wants
 //! an empty text.
 
-use octet_dataset::{Call, Example, GroundTruth};
+use octet_dataset::{Example, GroundTruth};
 
 use crate::{
+    alternatives::match_possible,
     compare::{Matching, match_calls, normalise},
     function::{RewardFunction, RewardRange, ScoreError, Verdict, builtin_digest},
     labels,
     language::{question, refusal},
-    parse::{Parsed, excerpt, parse},
+    parse::{Parsed, ParsedCall, excerpt, parse},
 };
 
 #[cfg(test)]
@@ -30,7 +32,7 @@ mod tests;
 
 /// Raise this whenever a change here, in the parser, the comparison or the language rules could give the
 /// same completion another reward.
-const VERSION: &str = "1.0.0";
+const VERSION: &str = "1.1.0";
 const NAME: &str = "tool-call";
 
 /// The built-in function with the tiers of the design.
@@ -56,7 +58,14 @@ impl RewardFunction for ToolCall {
             return Ok(Verdict::new(0.0, labels::MALFORMED_CALL, rejection.to_string()));
         }
         Ok(match &example.ground_truth {
-            GroundTruth::Calls(wanted) => execute(wanted, &parsed),
+            GroundTruth::Calls(wanted) => {
+                let tools: Vec<_> = wanted.iter().map(|call| call.name.as_str()).collect();
+                execute(&tools, &parsed, |found| match_calls(wanted, found))
+            }
+            GroundTruth::Possible(wanted) => {
+                let tools: Vec<_> = wanted.iter().map(|call| call.name.as_str()).collect();
+                execute(&tools, &parsed, |found| match_possible(wanted, found))
+            }
             _ if !parsed.calls.is_empty() => {
                 let detail = format!("expected no call, found {}", called(&parsed));
                 Verdict::new(0.0, labels::NEEDLESS_CALL, detail)
@@ -68,9 +77,13 @@ impl RewardFunction for ToolCall {
     }
 }
 
-fn execute(wanted: &[Call], parsed: &Parsed) -> Verdict {
+fn execute(
+    tools: &[&str],
+    parsed: &Parsed,
+    compare: impl Fn(&[ParsedCall]) -> Matching,
+) -> Verdict {
     if parsed.calls.is_empty() {
-        let tools: Vec<_> = wanted.iter().map(|call| excerpt(&call.name)).collect();
+        let tools: Vec<_> = tools.iter().map(|name| excerpt(name)).collect();
         let (label, found) = if refusal::refuses(&parsed.text_outside) {
             (labels::NEEDLESS_REFUSAL, "a refusal")
         } else {
@@ -78,7 +91,7 @@ fn execute(wanted: &[Call], parsed: &Parsed) -> Verdict {
         };
         return Verdict::new(0.0, label, format!("expected {}, found {found}", tools.join(", ")));
     }
-    match match_calls(wanted, &parsed.calls) {
+    match compare(&parsed.calls) {
         Matching::Same => {
             Verdict::new(1.0, labels::RIGHT_CALL, format!("found {}", called(parsed)))
         }

@@ -1,8 +1,15 @@
 //! Scoring a policy on a data set: sample, score, count.
 //!
 //! Invariant: a row's result depends on the policy, the row, the sampling and the reward function, not on
-//! the other rows.
+//! the other rows. A prompt that the policy's context does not hold is a wrong answer with a name, not an end of
+//! the evaluation.
 
+pub mod charts;
+mod facets;
+mod interval;
+pub mod markdown;
+pub mod study;
+pub mod suite;
 pub mod table;
 
 use anyhow::{Context, Result};
@@ -30,6 +37,9 @@ pub struct Outcome {
 /// Rows that can be sampled at once.
 const ROWS_TOGETHER: usize = 128;
 
+/// The verdict on rows whose prompt leaves no room in the policy's context.
+pub const TOO_LONG: &str = "prompt-too-long";
+
 /// Samples `sampling.completions` completions of each row and scores them.
 pub fn evaluate(
     policy: &Policy,
@@ -41,13 +51,26 @@ pub fn evaluate(
     let mut model = policy.model.clone();
     model.freeze()?;
     let model = Arc::new(model);
+    let context = model.config().max_position_embeddings;
+    let samples = sampling.completions;
+    let mut outcomes = Vec::new();
     let mut sampler = Sampler::new(sampling, ROWS_TOGETHER);
     for (row, example) in rows.iter().enumerate() {
         let prompt =
             prompt_of(policy, example).with_context(|| format!("rendering row {}", row + 1))?;
+        if prompt.len() >= context {
+            let outcome = Outcome {
+                row,
+                behaviour: example.behaviour(),
+                completion: String::new(),
+                reward: 0.0,
+                verdict: TOO_LONG.to_owned(),
+            };
+            outcomes.extend(std::iter::repeat_n(outcome, samples));
+            continue;
+        }
         sampler.submit(GroupRequest { group: row as u64, prompt, model: model.clone() });
     }
-    let mut outcomes = Vec::new();
     while sampler.pending() > 0 {
         for done in sampler.step()? {
             let row = done.group as usize;

@@ -137,6 +137,28 @@ impl fmt::Display for Comparison<'_> {
     }
 }
 
+impl Comparison<'_> {
+    /// The same table in Markdown.
+    pub fn markdown(&self) -> String {
+        let mut text = "| held out | rows | accuracy before | after (95 %) | change | reward before | after |\n\
+                        |---|---:|---:|---:|---:|---:|---:|\n"
+            .to_owned();
+        for (name, after) in self.after.rows() {
+            let Some((_, before)) = self.before.rows().find(|(n, _)| *n == name) else { continue };
+            text += &format!(
+                "| {name} | {} | {} | {} | {:+.1} % | {:.3} | {:.3} |\n",
+                after.completions,
+                share(before),
+                share(after),
+                100.0 * (after.accuracy - before.accuracy),
+                before.reward,
+                after.reward
+            );
+        }
+        text
+    }
+}
+
 fn share(score: &Score) -> String {
     let [low, high] = score.accuracy_interval.map(|x| 100.0 * x);
     format!("{:.1}% [{low:.1}, {high:.1}]", 100.0 * score.accuracy)
@@ -178,5 +200,9 @@ mod tests {
         assert_eq!(report.verdicts["refuse"]["right-call"], 1);
         let text = Comparison { before: &report, after: &report }.to_string();
         assert!(text.contains("execute") && text.contains("+0.0%"), "{text}");
+        let table = Comparison { before: &report, after: &report }.markdown();
+        let cells: Vec<usize> = table.lines().map(|line| line.matches('|').count()).collect();
+        assert_eq!(cells, [8; 5], "{table}");
+        assert!(table.contains("| refuse | 1 | 0.0% ["), "{table}");
     }
 }

@@ -12,7 +12,7 @@ use octet_dataset::Example;
 use octet_learner::group::ScoredGroup;
 use octet_learner::learner::SPOOL_FILE;
 use octet_learner::spool::Spool;
-use octet_policy::config::ModelConfig;
+use octet_policy::source::Source;
 use octet_policy::tokenizer::{SpecialTokens, Tokenizer};
 use octet_proto::GroupIndex;
 use octet_reward_service::service::client::{Ask, Outcome, Replica};
@@ -85,8 +85,8 @@ struct Texts {
 
 impl Texts {
     fn open(model: &Path) -> Result<Self> {
-        let config = ModelConfig::from_dir(model)?;
-        let tokenizer = Tokenizer::from_dir(model)?;
+        let source = Source::open(&crate::model::locate(model)?)?;
+        let (config, tokenizer) = (source.config()?, source.tokenizer()?);
         let mut stops = config.eos_token_ids;
         stops.extend(tokenizer.token_id("<|im_end|>"));
         Ok(Self { tokenizer, stops })

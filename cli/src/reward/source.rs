@@ -15,7 +15,7 @@ use std::time::Duration;
 /// A reward function.
 #[derive(Args, Clone, Debug)]
 pub struct SourceArgs {
-    /// A built-in reward function: tool-call or aws-compat.
+    /// A built-in reward function: tool-call, aws-compat or bfcl.
     #[arg(long, default_value = "tool-call", conflicts_with = "python")]
     function: String,
     /// A reward function of your own, as it is: reward_function(response, ground_truth), verl's

@@ -6,9 +6,10 @@
 use super::metrics::{LearnerPage, Metrics, MetricsListen};
 use super::process::{self, NodeArgs, RecipeArgs, advertised, blocking, listen};
 use super::transport::transport;
+use crate::track::{self, Tracked};
 use crate::train::Work;
 use crate::train::basis::Membership;
-use crate::train::directory::RunDirectory;
+use crate::train::directory::{Identity, RunDirectory};
 use crate::train::summary::Summary;
 use crate::{compute, machine, plot, screen};
 use anyhow::Result;
@@ -18,6 +19,7 @@ use octet_learner::metrics::StepMetrics;
 use octet_learner::{Handle, Learner};
 use octet_runtime::CancellationToken;
 use octet_runtime::net::Exposure;
+use octet_tracking::event::Status;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -100,6 +102,8 @@ async fn learn(args: &LearnerArgs, exposure: Exposure, stop: CancellationToken) 
     let endpoint = advertised(args.advertise.as_deref(), &listener, &exposure)?;
     let Some(basis) = args.recipe.basis(&stop).await? else { return Ok(()) };
     let directory = RunDirectory::at(&args.run_dir);
+    let recipe = basis.recipe.clone();
+    let targets = track::targets(&recipe.tracking, &directory)?;
     let identity = directory.take(&basis.recipe, &basis.identity(&directory))?;
     let member =
         Membership { coordinator: args.coordinator.clone(), join_token: args.join_token.clone() };
@@ -135,6 +139,7 @@ async fn learn(args: &LearnerArgs, exposure: Exposure, stop: CancellationToken) 
         handle.committed_steps()
     ));
 
+    let tracked = Tracked::begin(&recipe, &identity, &directory, targets)?;
     let stop_serving = stop.child_token();
     let linger = Duration::from_secs(args.linger);
     let watching = follow(handle, last, linger, stop_serving.clone());
@@ -145,13 +150,34 @@ async fn learn(args: &LearnerArgs, exposure: Exposure, stop: CancellationToken) 
             never = watching => match never {},
         }
     };
-    let done = process::named(ROLE, &identity.run_id, ROLE, work).await?;
+    let done = process::named(ROLE, &identity.run_id, ROLE, work).await;
+    let ended = match done {
+        Ok(done) => conclude(&done, &identity, &directory, (begin, machine_gflops)),
+        Err(error) => Err(error.into()),
+    };
+    let status = match &ended {
+        Ok(true) => Status::Finished,
+        Ok(false) => Status::Killed,
+        Err(_) => Status::Failed,
+    };
+    tokio::task::spawn_blocking(move || tracked.finish(status)).await?;
+    ended.map(drop)
+}
+
+/// Writes and says what came of the run; false when it is not complete.
+fn conclude(
+    done: &octet_learner::learner::Summary,
+    identity: &Identity,
+    directory: &RunDirectory,
+    (begin, machine_gflops): (Instant, f64),
+) -> Result<bool> {
+    let total = identity.total_steps;
     if !done.complete {
         screen::say(format_args!(
             "stopped after {} of {total} steps; the same command goes on with them",
             done.committed_steps
         ));
-        return Ok(());
+        return Ok(false);
     }
     plot::write(directory.path(), &octet_learner::metrics::read(&directory.join(METRICS_FILE))?)?;
     let totals = done.totals;
@@ -159,7 +185,7 @@ async fn learn(args: &LearnerArgs, exposure: Exposure, stop: CancellationToken) 
     let summary = Summary {
         before: None,
         after: None,
-        weights_digest: done.weights_digest,
+        weights_digest: done.weights_digest.clone(),
         logprob_gap_max: totals.logprob_gap_max,
         steps: total,
         wall_seconds: begin.elapsed().as_secs_f64(),
@@ -173,7 +199,7 @@ async fn learn(args: &LearnerArgs, exposure: Exposure, stop: CancellationToken) 
         "\n{summary}\n\npolicy       {policy}\n\ntry next     octet eval {policy} --show 5",
         policy = done.weights.display()
     ));
-    Ok(())
+    Ok(true)
 }
 
 /// Tells of each step, and ends the learner when all are committed and nobody can be told any more.

@@ -6,7 +6,7 @@
 mod coordinator;
 mod layers;
 mod learner;
-mod metrics;
+pub mod metrics;
 mod process;
 mod reward;
 mod reward_service;

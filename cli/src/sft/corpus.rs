@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use octet_dataset::{ColdStart, Drill, Example, epoch_order, load, reference_answer};
 use octet_policy::layout::GroupTokens;
 use octet_policy::policy::Policy;
+use octet_policy::source::Source;
 use octet_policy::template::ChatTemplate;
 use octet_policy::tokenizer::Tokenizer;
 use serde_json::{Map, Value};
@@ -41,7 +42,7 @@ struct Pair {
 }
 
 impl Corpus {
-    /// Loads what the recipe names; the tokenizer and template are those of a policy directory.
+    /// Loads what the recipe names; the tokenizer and template are those of the policy in a directory or file.
     pub fn new(recipe: &Recipe, directory: &Path) -> Result<Self> {
         let mut excluded = Vec::new();
         for path in &recipe.exclude {
@@ -52,9 +53,10 @@ impl Corpus {
             .iter()
             .map(|stage| stage.data.as_ref().map(load).transpose())
             .collect::<Result<Vec<_>, _>>()?;
-        let tokenizer = Tokenizer::from_dir(directory)?;
+        let source = Source::open(directory)?;
+        let tokenizer = source.tokenizer()?;
         let end = tokenizer.require("<|im_end|>", "the end of an answer")?;
-        let template = ChatTemplate::from_dir(directory)?;
+        let template = source.template()?;
         Ok(Self { recipe: recipe.clone(), excluded, data, tokenizer, template, end })
     }
 

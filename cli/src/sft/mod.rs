@@ -69,7 +69,7 @@ pub fn run(args: &SftArgs) -> Result<()> {
     }
     let start = match (&recipe.model, &recipe.fresh) {
         _ if args.resume => last.clone(),
-        (Some(model), None) => model.clone(),
+        (Some(model), None) => crate::model::locate(model)?,
         (None, Some(shape)) => {
             let target = args.out.join("fresh");
             if target.exists() {

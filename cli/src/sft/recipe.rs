@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 pub struct Recipe {
     /// Seed of weights, drills and order.
     pub seed: u64,
-    /// A directory to start from; without one, `fresh` says what to make.
+    /// What to start from: a directory, a GGUF file, or a name on the hub; without one, `fresh` says what to make.
     pub model: Option<PathBuf>,
     /// A model with random weights.
     pub fresh: Option<Fresh>,
@@ -166,7 +166,7 @@ impl Recipe {
             let found = if recipe.fresh.is_some() { "both" } else { "neither" };
             return refuse(
                 "model",
-                "a directory, or the shape of a new model in [fresh]",
+                "a model to start from, or the shape of a new one in [fresh]",
                 found.into(),
             );
         }

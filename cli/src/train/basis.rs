@@ -4,20 +4,21 @@
 //! has the digest of `octet train` with the same recipe.
 
 use super::directory::{Identity, RunDirectory};
-use crate::compute;
 use crate::evaluation::prompt_of;
 use crate::recipe::Recipe;
+use crate::{compute, model};
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
 use octet_coordinator::{Rows, RunPlan};
 use octet_dataset::{Example, load};
 use octet_learner::learner::Patience;
+use octet_policy::config::ModelConfig;
 use octet_policy::policy::Policy;
 use octet_proto::ConfigDigest;
 use octet_proto::transport::ClientOptions;
 use octet_rollout_worker::{Limits, OnRewardFailure};
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ pub struct Basis {
     pub config_digest: ConfigDigest,
     /// Optimiser updates.
     pub steps: NonZeroU64,
+    /// Where the policy to start from is on this machine.
+    pub model: PathBuf,
     /// The policy to start from, on the CPU.
     pub policy: Policy,
     /// The type that weights are computed in.
@@ -69,15 +72,29 @@ impl Basis {
     /// # Errors
     /// Names the file or key, what was expected and what was found.
     pub fn load(recipe: Recipe) -> Result<Self> {
+        Self::load_if(recipe, |_, _, _| Ok(()))
+    }
+
+    /// As [`Basis::load`]; `fits` is asked about the recipe, its steps and the model before weights are downloaded.
+    ///
+    /// # Errors
+    /// As [`Basis::load`], and what `fits` refuses.
+    pub fn load_if(
+        recipe: Recipe,
+        fits: impl FnOnce(&Recipe, NonZeroU64, &ModelConfig) -> Result<()>,
+    ) -> Result<Self> {
         let dtype = compute::dtype(&recipe.model.dtype, &recipe.model.device)?;
         let train = load(&recipe.data.train)?;
-        let policy = Policy::load(&recipe.model.path, dtype, &Device::Cpu)?;
         let steps = recipe.steps(train.len());
+        let name = &recipe.model.path;
+        let model = model::locate_if(name, |config| fits(&recipe, steps, config))?;
+        let policy = Policy::load(&model, dtype, &Device::Cpu)?;
+        model::check_tools(name, &policy.template, &train)?;
         let longest_prompt = longest(&recipe, &policy, &train)?;
         recipe.learner.resolve(&recipe.shape(steps, longest_prompt))?;
         let weights = policy.model.params().digest()?.to_hex();
         let config_digest = recipe.digest(steps, &weights)?;
-        Ok(Self { recipe, config_digest, steps, policy, dtype, train, longest_prompt })
+        Ok(Self { recipe, config_digest, steps, model, policy, dtype, train, longest_prompt })
     }
 
     /// What identifies the run in a directory.
@@ -126,7 +143,7 @@ impl Basis {
     ) -> octet_learner::Config {
         octet_learner::Config {
             run: run.to_path_buf(),
-            model: self.recipe.model.path.clone(),
+            model: self.model.clone(),
             dtype: self.dtype,
             device: device.clone(),
             recipe: self.recipe.learner.clone(),
@@ -157,7 +174,7 @@ impl Basis {
             weights_endpoint: shape.weights_endpoint,
             capacity: shape.capacity.unwrap_or(fitting),
             max_rows: NonZeroUsize::new(shape.rows).unwrap_or(NonZeroUsize::MIN),
-            model: self.recipe.model.path.clone(),
+            model: self.model.clone(),
             dtype: self.dtype,
             device: device.clone(),
             sampling: self.recipe.sampling(),

@@ -5,13 +5,13 @@
 
 use super::basis::{Membership, WorkerShape};
 use super::directory::{Identity, RunDirectory};
-use super::progress::{Screen, Steps};
 use super::setup::{Setup, Swap};
 use super::summary::Speed;
 use crate::reach::{REACH_FILE, Reach};
 use anyhow::{Context, Result};
 use octet_coordinator::{Coordinator, JOURNAL_FILE, JoinToken, Reward, Timing};
 use octet_learner::Learner;
+use octet_learner::metrics::StepMetrics;
 use octet_reward_service::{RewardFunction, ServiceSettings};
 use octet_rollout_worker::Worker;
 use octet_runtime::net::{Dialer, Exposure, Listener, Tcp, bind};
@@ -63,25 +63,25 @@ impl Work {
 const STAGES: [Duration; 3] =
     [Duration::from_secs(40), Duration::from_secs(70), Duration::from_secs(10)];
 
-/// Runs to the last step; `None` when it was stopped before.
+/// Runs to the last step, calling `show` with each as it is committed; `None` when it was stopped before.
 pub fn train(
     setup: &Setup,
     identity: &Identity,
     directory: &RunDirectory,
-    screen: &Screen,
+    show: impl FnMut(&StepMetrics) + Send + 'static,
 ) -> Result<Option<Done>> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("starting the async runtime")?;
-    runtime.block_on(serve(setup, identity, directory, screen))
+    runtime.block_on(serve(setup, identity, directory, show))
 }
 
 async fn serve(
     setup: &Setup,
     identity: &Identity,
     directory: &RunDirectory,
-    screen: &Screen,
+    mut show: impl FnMut(&StepMetrics) + Send + 'static,
 ) -> Result<Option<Done>> {
     let stop = shutdown::on_signal().context("listening for Ctrl-C")?;
     let token = token();
@@ -139,18 +139,16 @@ async fn serve(
     let (learning, sampling) =
         (learner.handle(), workers.iter().map(Worker::handle).collect::<Vec<_>>());
     let mut committed = learning.steps();
-    let mut steps = Steps::new(screen, setup.basis.steps.get());
     let shown = tokio::spawn(async move {
         use tokio::sync::broadcast::error::RecvError;
         loop {
             match committed.recv().await {
-                Ok(metrics) => steps.show(&metrics),
+                Ok(metrics) => show(&metrics),
                 // A screen that cannot keep up misses lines, nothing else.
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => break,
             }
         }
-        steps.finish();
     });
 
     let summary = Arc::new(std::sync::Mutex::new(None));

@@ -56,6 +56,14 @@ impl RunDirectory {
         &self.path
     }
 
+    /// What it is called: its last part.
+    pub fn name(&self) -> String {
+        // `runs/first/..` and `.` have none of their own until they are resolved.
+        let resolved = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
+        let name = self.path.file_name().or(resolved.file_name());
+        name.map_or_else(|| "run".into(), |name| name.to_string_lossy().into_owned())
+    }
+
     /// A file in it.
     pub fn join(&self, name: &str) -> PathBuf {
         self.path.join(name)

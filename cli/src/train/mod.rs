@@ -3,26 +3,28 @@
 //! Invariant: everything that can be found wrong is found before the run directory is made.
 
 pub mod basis;
-mod cluster;
+pub mod cluster;
 pub mod directory;
 pub mod progress;
-mod setup;
+pub mod setup;
 pub mod summary;
 
 pub use cluster::{Work, token};
 
-use crate::evaluation::{evaluate, table::Report};
+use crate::evaluation::{evaluate, table::Comparison, table::Report};
 use crate::recipe::{QUICKSTART, Recipe};
+use crate::track::{self, Tracked};
 use crate::{compute, machine, plot, screen};
 use anyhow::{Context, Result};
 use clap::Args;
-use directory::RunDirectory;
+use directory::{Identity, RunDirectory};
 use octet_dataset::Example;
 use octet_policy::kernel::head::Shaping;
 use octet_policy::policy::Policy;
 use octet_policy::sampler::Sampling;
 use octet_runtime::telemetry::{self, LogOptions};
-use progress::Screen;
+use octet_tracking::event::Status;
+use progress::{Screen, Steps};
 use setup::Setup;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -39,6 +41,10 @@ pub struct TrainArgs {
     /// The run's recipe.
     #[arg(default_value = QUICKSTART)]
     recipe: PathBuf,
+    /// The policy to start from, for model.path of the recipe: a Hugging Face directory, a GGUF file, or a name on
+    /// the hub (OWNER/NAME[@REVISION]).
+    #[arg(long)]
+    model: Option<PathBuf>,
     /// The run directory; without it, the first free runs/NAME.
     #[arg(long)]
     out: Option<PathBuf>,
@@ -52,7 +58,7 @@ pub struct TrainArgs {
     #[arg(long)]
     plan: bool,
     /// Go on with a run that was stopped or killed.
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["recipe", "out", "set", "plan"])]
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["recipe", "out", "set", "plan", "model"])]
     resume: Option<PathBuf>,
 }
 
@@ -63,6 +69,9 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     let mut directory = RunDirectory::choose(args.resume.as_deref().or(args.out.as_deref()), "");
     let mut recipe =
         if resumed { directory.recipe()? } else { Recipe::resolve(&args.recipe, &args.set)? };
+    if let Some(model) = &args.model {
+        recipe.model.path.clone_from(model);
+    }
     if let Some(count) = args.workers {
         anyhow::ensure!(count > 0, "--workers: expected at least 1, found 0");
         recipe.workers.count = count;
@@ -74,6 +83,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         screen::say(setup::plan(&recipe)?);
         return Ok(());
     }
+    let targets = track::targets(&recipe.tracking, &directory)?;
     let setup = Setup::new(recipe, &directory)?;
     let identity = if resumed {
         directory.check(&setup.identity)?
@@ -84,12 +94,30 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     let screen = Screen::new();
     log(&screen, &directory)?;
     setup.introduce(&screen, &directory);
+    let tracked = Tracked::begin(&setup.basis.recipe, &identity, &directory, targets)?;
+    let outcome = complete(&setup, &identity, &directory, &screen, begin);
+    tracked.finish(match &outcome {
+        Ok(true) => Status::Finished,
+        Ok(false) => Status::Killed,
+        Err(_) => Status::Failed,
+    });
+    outcome.map(drop)
+}
+
+/// From the first evaluation to the last; false when it was stopped between.
+fn complete(
+    setup: &Setup,
+    identity: &Identity,
+    directory: &RunDirectory,
+    screen: &Screen,
+    begin: Instant,
+) -> Result<bool> {
     let machine_gflops = machine::gflops();
 
     let before = match directory.read("before.json")? {
         Some(report) => Some(report),
         None => {
-            let report = setup.evaluate(&screen, "before", &setup.basis.policy)?;
+            let report = setup.evaluate(screen, "before", &setup.basis.policy)?;
             if let Some(report) = &report {
                 directory.write("before.json", &serde_json::to_vec_pretty(report)?)?;
             }
@@ -99,13 +127,14 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     if let Some(report) = &before {
         screen.line(&format!("held out, before\n{report}"));
     }
-    let result = cluster::train(&setup, &identity, &directory, &screen)?;
+    let mut steps = Steps::new(screen, setup.basis.steps.get());
+    let result = cluster::train(setup, identity, directory, move |m| steps.show(m))?;
     let Some(done) = result else {
         screen.line(&format!(
             "stopped; go on with `octet train --resume {}`",
             directory.path().display()
         ));
-        return Ok(());
+        return Ok(false);
     };
 
     let metrics = octet_learner::metrics::read(&directory.join("metrics.jsonl"))?;
@@ -116,7 +145,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     let trained = Policy::load(&done.policy, setup.basis.dtype, &device)?;
     let summary = Summary {
         before,
-        after: setup.evaluate(&screen, "after", &trained)?,
+        after: setup.evaluate(screen, "after", &trained)?,
         weights_digest: done.weights_digest,
         logprob_gap_max: done.logprob_gap_max,
         steps: setup.identity.total_steps,
@@ -126,6 +155,9 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         policy: done.policy.display().to_string(),
         config_digest: identity.config_digest.to_string(),
     };
+    if let (Some(before), Some(after)) = (&summary.before, &summary.after) {
+        directory.write("evaluation.md", Comparison { before, after }.markdown().as_bytes())?;
+    }
     directory.write("summary.json", &serde_json::to_vec_pretty(&summary)?)?;
     screen::say(format_args!(
         "\n{summary}\n\nrun          {run} (summary.json, metrics.jsonl, curves.png)\npolicy       {policy}\n\n\
@@ -133,7 +165,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         run = directory.path().display(),
         policy = done.policy.display(),
     ));
-    Ok(())
+    Ok(true)
 }
 
 /// Warnings go to the screen between the bars, and to the run's log.

@@ -55,9 +55,19 @@ impl Screen {
         bar.enable_steady_tick(Duration::from_millis(250));
         bar
     }
+
+    /// A bar of so many bytes.
+    pub fn bytes(&self, name: &str, length: u64) -> ProgressBar {
+        let bar = self.bar(name, length);
+        let style = "{prefix} {bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {eta_precise} left";
+        if let Ok(style) = ProgressStyle::with_template(style) {
+            bar.set_style(style);
+        }
+        bar
+    }
 }
 
-/// The steps of a run as they are committed.
+/// The steps of a run as they are committed. Its bar goes away with it.
 pub struct Steps {
     screen: Screen,
     bar: ProgressBar,
@@ -88,11 +98,6 @@ impl Steps {
                 m.step, self.total, m.rollout.entropy_estimate, m.timing.tokens_per_second
             ));
         }
-    }
-
-    /// Takes the bar away.
-    pub fn finish(&self) {
-        self.bar.finish_and_clear();
     }
 }
 

@@ -3,8 +3,8 @@
 use super::basis::{Basis, longest};
 use super::directory::{Identity, RunDirectory};
 use super::progress::Screen;
-use crate::compute;
 use crate::recipe::Recipe;
+use crate::{compute, model};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device};
 use octet_dataset::{Example, load};
@@ -12,6 +12,7 @@ use octet_learner::plan::{Available, MemoryPlan, Place, Workload, available_memo
 use octet_policy::config::{Dtype, ModelConfig};
 use octet_proto::StepIndex;
 use octet_reward_service::{RewardFunction, open, trivial};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 /// A run that can begin.
@@ -44,7 +45,7 @@ impl Setup {
         let swaps = swaps(&recipe)?;
         let held_out =
             if recipe.evaluation.enabled { load(&recipe.data.held_out)? } else { Vec::new() };
-        let mut basis = Basis::load(recipe)?;
+        let mut basis = Basis::load_if(recipe, fits)?;
         let device = compute::open(&basis.recipe.model.device)?;
         let evaluated = longest(&basis.recipe, &basis.policy, &held_out)?;
         let longest_prompt = basis.longest_prompt.max(evaluated);
@@ -121,6 +122,16 @@ fn stored(dtype: DType) -> Dtype {
     if dtype == DType::BF16 { Dtype::Bf16 } else { Dtype::F32 }
 }
 
+/// Refuses a model that could not be trained here with the shortest of prompts, before it is downloaded.
+fn fits(recipe: &Recipe, steps: NonZeroU64, config: &ModelConfig) -> Result<()> {
+    let resolved = recipe.learner.resolve(&recipe.shape(steps, 1))?;
+    let device = compute::open(&recipe.model.device)?;
+    let dtype = stored(compute::dtype(&recipe.model.dtype, &recipe.model.device)?);
+    let workload = Workload::new(&resolved, dtype, !device.is_cpu());
+    MemoryPlan::choose(config, &workload, available_on(&device))?;
+    Ok(())
+}
+
 /// What is free here; nothing on a GPU that this machine does not have.
 fn available(device: &str) -> Available {
     match compute::open(device) {
@@ -145,7 +156,7 @@ pub fn plan(recipe: &Recipe) -> Result<String> {
                 .with_context(|| format!("reading {}", file.display()))?;
             ModelConfig::from_value(value, file)?
         }
-        _ => ModelConfig::from_dir(&recipe.model.path)?,
+        _ => model::config(&recipe.model.path)?,
     };
     let steps = recipe.steps(rows);
     // Without a tokenizer the longest prompt is not known: the limit stands in for it.

@@ -3,6 +3,9 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub mod cluster;
+pub mod http;
+pub mod mlflow;
+pub mod python;
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};

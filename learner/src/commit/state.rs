@@ -51,6 +51,14 @@ pub struct FileDigest {
 }
 
 impl RunState {
+    /// What the commit in that directory says about itself; its files are not compared with it.
+    ///
+    /// # Errors
+    /// The directory is no commit, or its record cannot be read.
+    pub fn of(checkpoint: &Path) -> Result<Self, CommitError> {
+        Self::read(&checkpoint.join(FOLDER).join(STATE))
+    }
+
     pub(super) fn write(&self, path: &Path) -> Result<(), CommitError> {
         let text = serde_json::to_vec_pretty(self).map_err(|error| damaged(path, error))?;
         Ok(disk::write(path, &text)?)

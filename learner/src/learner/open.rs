@@ -20,7 +20,8 @@ use crate::thread::Place;
 use crate::update::Updater;
 use candle_core::{DType, Device};
 use octet_policy::config::{Dtype, ModelConfig};
-use octet_policy::policy::{Policy, PolicyError};
+use octet_policy::policy::Policy;
+use octet_policy::source::Source;
 use octet_proto::{GroupIndex, PolicyVersion, StepIndex};
 use std::path::Path;
 use std::sync::Arc;
@@ -35,7 +36,7 @@ impl Learner {
     /// do.
     pub fn open(config: Config) -> Result<Self, LearnerError> {
         let recipe = config.recipe.resolve(&config.shape)?;
-        let model = ModelConfig::from_dir(&config.model).map_err(PolicyError::from)?;
+        let model = Source::open(&config.model)?.config()?;
         check_context(&recipe, &model, &config.model)?;
         let (dtype, device) = (config.dtype, &config.device);
         let workload = Workload::new(&recipe, stored(dtype), !device.is_cpu());

@@ -23,6 +23,9 @@ pub(super) struct Sizes {
     heads: u64,
     queries: u64,
     keys: u64,
+    key_heads: u64,
+    /// Queries and keys are normalised, and kept before that as well.
+    head_norms: bool,
     head_dim: u64,
     vocabulary: u64,
     positions: u64,
@@ -46,6 +49,8 @@ impl Sizes {
             heads: config.num_attention_heads as u64,
             queries: (config.num_attention_heads * config.head_dim) as u64,
             keys: (config.num_key_value_heads * config.head_dim) as u64,
+            key_heads: config.num_key_value_heads as u64,
+            head_norms: config.qk_norm,
             head_dim: config.head_dim as u64,
             vocabulary: config.vocab_size as u64,
             positions: config.max_position_embeddings as u64,
@@ -95,10 +100,15 @@ impl Sizes {
     }
 
     /// What the gradient reads: input, both norms, queries, keys, values, mixed values, middle, gate
-    /// and up of a layer; two norm scales and a log-sum a head besides.
+    /// and up of a layer; two norm scales and a log-sum a head besides. With norms over heads, also what
+    /// they normalise and their scales.
     fn kept_of_a_layer(&self) -> u64 {
-        let wide = 4 * self.hidden + 2 * self.queries + 2 * self.keys + 2 * self.inner;
-        self.rows * (wide * self.element + (2 + self.heads) * 4)
+        let (wide, scales) = match self.head_norms {
+            true => (self.queries + self.keys, self.heads + self.key_heads),
+            false => (0, 0),
+        };
+        let wide = wide + 4 * self.hidden + 2 * self.queries + 2 * self.keys + 2 * self.inner;
+        self.rows * (wide * self.element + (2 + self.heads + scales) * 4)
     }
 
     /// What is kept between forward and backward.
@@ -113,7 +123,8 @@ impl Sizes {
 
     /// Gradients of one layer's activations, its recomputed product, and packed keys and values.
     pub fn layer_at_work(&self) -> u64 {
-        let wide = 5 * self.hidden + 2 * self.inner + 3 * self.queries + 6 * self.keys;
+        let norms = if self.head_norms { self.queries + self.keys } else { 0 };
+        let wide = 5 * self.hidden + 2 * self.inner + 3 * self.queries + 6 * self.keys + norms;
         self.rows * wide * self.element
     }
 

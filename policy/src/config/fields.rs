@@ -141,20 +141,14 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn architecture(&self) -> Result<Architecture, ConfigError> {
-        let expected = "\"qwen2\" or \"llama\"";
+        let expected = "\"qwen2\", \"qwen3\" or \"llama\"";
         let name = self
             .string("model_type")?
             .ok_or_else(|| self.error("model_type", expected, "no such key"))?;
-        let architecture = match name {
-            "qwen2" => Architecture::Qwen2,
-            "llama" => Architecture::Llama,
-            other => return Err(self.error("model_type", expected, quoted(other))),
-        };
+        let architecture = Architecture::from_model_type(name)
+            .ok_or_else(|| self.error("model_type", expected, quoted(name)))?;
         if let Some(list) = self.get("architectures") {
-            let class = match architecture {
-                Architecture::Qwen2 => "Qwen2ForCausalLM",
-                Architecture::Llama => "LlamaForCausalLM",
-            };
+            let class = architecture.class();
             let listed = list
                 .as_array()
                 .is_some_and(|names| names.iter().any(|name| name.as_str() == Some(class)));

@@ -47,6 +47,10 @@ impl ModelConfig {
                     add(at(&format!("self_attn.{projection}_proj.bias")), &[rows]);
                 }
             }
+            if self.qk_norm {
+                add(at("self_attn.q_norm.weight"), &[self.head_dim]);
+                add(at("self_attn.k_norm.weight"), &[self.head_dim]);
+            }
             add(at("self_attn.o_proj.weight"), &[hidden, queries]);
             if self.output_bias {
                 add(at("self_attn.o_proj.bias"), &[hidden]);

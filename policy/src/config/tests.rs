@@ -36,6 +36,19 @@ fn llama() -> Value {
     })
 }
 
+fn qwen3() -> Value {
+    json!({
+        "architectures": ["Qwen3ForCausalLM"], "attention_bias": false, "attention_dropout": 0.0,
+        "bos_token_id": 151643, "eos_token_id": 151645, "head_dim": 128, "hidden_act": "silu",
+        "hidden_size": 1024, "initializer_range": 0.02, "intermediate_size": 3072,
+        "max_position_embeddings": 40960, "max_window_layers": 28, "model_type": "qwen3",
+        "num_attention_heads": 16, "num_hidden_layers": 28, "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-06, "rope_scaling": null, "rope_theta": 1000000,
+        "sliding_window": null, "tie_word_embeddings": true, "torch_dtype": "bfloat16",
+        "use_sliding_window": false, "vocab_size": 151936
+    })
+}
+
 fn parse(value: Value) -> Result<ModelConfig, ConfigError> {
     ModelConfig::from_value(value, Path::new("model/config.json"))
 }
@@ -47,9 +60,24 @@ fn with(mut base: Value, key: &str, value: Value) -> Value {
 
 #[test]
 fn published_sizes_are_reproduced() {
-    // The parameter counts that the model cards of Qwen2.5-0.5B and Llama-3.2-1B give.
+    // The parameter counts that the model cards of Qwen2.5-0.5B and Llama-3.2-1B give, and what the
+    // weight file of Qwen3-0.6B holds without its second copy of the embedding.
     assert_eq!(parse(qwen()).unwrap().param_count(), 494_032_768);
     assert_eq!(parse(llama()).unwrap().param_count(), 1_235_814_400);
+    assert_eq!(parse(qwen3()).unwrap().param_count(), 596_049_920);
+}
+
+#[test]
+fn qwen3_reads_as_published() {
+    let config = parse(qwen3()).unwrap();
+    assert_eq!(config.architecture, Architecture::Qwen3);
+    assert!(config.qk_norm && !config.qkv_bias && !config.output_bias);
+    assert_eq!(config.head_dim, 128);
+    let mut silent = qwen3();
+    silent.as_object_mut().unwrap().shift_remove("head_dim");
+    assert_eq!(parse(silent).unwrap().head_dim, 128, "not hidden_size / num_attention_heads");
+    let biased = parse(with(qwen3(), "attention_bias", json!(true))).unwrap();
+    assert!(biased.qkv_bias && biased.output_bias);
 }
 
 #[test]

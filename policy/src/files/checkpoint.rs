@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::{FilesError, StagedDir, StoredTensor, WEIGHTS_FILE, read_error, write_safetensors};
 use crate::config::{CONFIG_FILE, Dtype, GENERATION_CONFIG_FILE, ModelConfig, TensorSpec};
+use crate::gguf::Gguf;
 
 /// Files that belong to a model beside its configuration and weights.
 pub const COMPANION_FILES: [&str; 11] = [
@@ -39,8 +40,12 @@ pub fn write_model<'d>(
     write_safetensors(&path, &[("format", "pt")], &tensors, data)
 }
 
-/// Copies the companion files that `source` has.
+/// Copies the companion files that `source` has, a directory or a GGUF file.
 pub fn copy_companions(staged: &StagedDir, source: &Path) -> Result<(), FilesError> {
+    if source.is_file() {
+        let files = Gguf::open(source)?.companions()?;
+        return files.iter().try_for_each(|(name, content)| staged.write(name, content));
+    }
     for name in COMPANION_FILES {
         let path = source.join(name);
         if path.is_file() {

@@ -1,7 +1,8 @@
 //! Weight files and model directories: reading, checking and writing them.
 //!
 //! Invariant: a directory written here appears under its name whole or not at all, and weights are
-//! handed out only after every tensor's presence and shape was checked. Only safetensors are read.
+//! handed out only after every tensor's presence and shape was checked. Of these, only safetensors are
+//! read; `gguf` reads its own.
 
 mod checkpoint;
 mod staged;
@@ -91,7 +92,7 @@ pub enum FilesError {
         found: String,
     },
     /// The tensors are not those of the configuration.
-    #[error("{} does not hold the model of its config.json: {}", dir.display(), problems.join("; "))]
+    #[error("{} does not hold the model that it describes: {}", dir.display(), problems.join("; "))]
     Tensors {
         /// The model directory.
         dir: PathBuf,

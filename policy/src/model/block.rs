@@ -64,7 +64,9 @@ pub(super) struct Kept {
     input_norm: NormKept,
     normed: Tensor,
     q: Tensor,
+    q_norm: Option<HeadNorm>,
     k: Tensor,
+    k_norm: Option<HeadNorm>,
     v: Tensor,
     mixed: Tensor,
     middle: Tensor,
@@ -72,6 +74,12 @@ pub(super) struct Kept {
     middle_normed: Tensor,
     gate: Tensor,
     up: Tensor,
+}
+
+/// What the gradient of a norm over heads reads: its input, `[rows · heads, dim]`, and its scales.
+struct HeadNorm {
+    input: Tensor,
+    kept: NormKept,
 }
 
 /// `x [rows, hidden]` → the layer's output and its activations. Decoding drops them at once.
@@ -84,8 +92,10 @@ pub(super) fn forward(
 ) -> Result<(Tensor, Kept)> {
     let (normed, input_norm) = ops::rms_norm(&x, pass.weight(at.input_norm), pass.eps)?;
     let project = |(weight, bias)| linear(&normed, pass.projection(weight, bias));
-    let q = pass.rope.rotate(project(at.q)?, pass.positions, false)?;
-    let k = pass.rope.rotate(project(at.k)?, pass.positions, false)?;
+    let (q, q_norm) = head_norm(pass, at.q_norm, project(at.q)?)?;
+    let q = pass.rope.rotate(q, pass.positions, false)?;
+    let (k, k_norm) = head_norm(pass, at.k_norm, project(at.k)?)?;
+    let k = pass.rope.rotate(k, pass.positions, false)?;
     let v = project(at.v)?;
     let mixed = attend.attend(layer, &q, &k, &v)?;
     let middle = linear_onto(x.copy()?, &mixed, pass.projection(at.o.0, at.o.1))?;
@@ -100,7 +110,9 @@ pub(super) fn forward(
         input_norm,
         normed,
         q,
+        q_norm,
         k,
+        k_norm,
         v,
         mixed,
         middle,
@@ -139,6 +151,8 @@ pub(super) fn backward(
     let (dq, dk, dv) = ops::attention_backward(inputs, attention, groups, pass.heads, &dmixed)?;
     let dq = pass.rope.rotate(dq, pass.positions, true)?;
     let dk = pass.rope.rotate(dk, pass.positions, true)?;
+    let dq = head_norm_backward(pass, at.q_norm, kept.q_norm, dq, grads)?;
+    let dk = head_norm_backward(pass, at.k_norm, kept.k_norm, dk, grads)?;
     let x = &kept.normed;
     let dnormed = projection_backward(pass, grads, at.q, x, &dq, None)?;
     let dnormed = projection_backward(pass, grads, at.k, x, &dk, Some(dnormed))?;
@@ -148,6 +162,35 @@ pub(super) fn backward(
     let dw = &mut grads.tensors_mut()[at.input_norm];
     ops::rms_norm_backward(norm, &kept.input_norm, &dnormed, &mut dx, dw)?;
     Ok(dx)
+}
+
+/// Normalises each head of each row, where the model has a norm there.
+fn head_norm(
+    pass: &Pass<'_>,
+    norm: Option<usize>,
+    x: Tensor,
+) -> Result<(Tensor, Option<HeadNorm>)> {
+    let Some(norm) = norm else { return Ok((x, None)) };
+    let (rows, width) = x.dims2()?;
+    let input = x.reshape((rows * width / pass.heads.dim, pass.heads.dim))?;
+    let (y, kept) = ops::rms_norm(&input, pass.weight(norm), pass.eps)?;
+    Ok((y.reshape((rows, width))?, Some(HeadNorm { input, kept })))
+}
+
+/// The gradient of [`head_norm`]'s input; adds to that of its weight.
+fn head_norm_backward(
+    pass: &Pass<'_>,
+    norm: Option<usize>,
+    kept: Option<HeadNorm>,
+    dy: Tensor,
+    grads: &mut Params,
+) -> Result<Tensor> {
+    let (Some(norm), Some(HeadNorm { input, kept })) = (norm, kept) else { return Ok(dy) };
+    let mut dx = input.zeros_like()?;
+    let by_head = dy.reshape(input.shape())?;
+    let dw = &mut grads.tensors_mut()[norm];
+    ops::rms_norm_backward((&input, pass.weight(norm), pass.eps), &kept, &by_head, &mut dx, dw)?;
+    dx.reshape(dy.shape())
 }
 
 fn projection_backward(

@@ -21,7 +21,7 @@ use block::{Packed, Pass};
 use candle_core::{DType, Device, Result, Tensor};
 use weights::WeightIndex;
 
-/// A decoder of the Qwen2 or Llama family.
+/// A decoder of the Qwen2, Qwen3 or Llama family.
 #[derive(Clone, Debug)]
 pub struct Model {
     config: ModelConfig,

@@ -5,8 +5,10 @@
 //! there are change nothing.
 
 mod cache;
+mod manner;
 mod random;
 
+pub use manner::{Guide, Manner, TokenNote};
 pub use random::SampleRandom;
 
 use crate::kernel::head::{RowDistribution, Shaping};
@@ -15,6 +17,7 @@ use crate::model::Model;
 use crate::ops::access;
 use cache::{Decode, Part, Prefill, Suffix};
 use candle_core::{DType, Device, Result, Tensor};
+use manner::draw_allowed;
 use rayon::prelude::*;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -67,12 +70,28 @@ pub struct Completion {
     pub logprobs: Vec<f32>,
     /// Why it ended.
     pub finish: Finish,
+    /// A note on each token, where the request's manner asks for them; else empty.
+    pub notes: Vec<TokenNote>,
+}
+
+/// A completion that is being sampled.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress<'a> {
+    /// The group.
+    pub group: u64,
+    /// Which of the group's completions.
+    pub sample: u32,
+    /// Token ids so far.
+    pub tokens: &'a [u32],
+    /// A note on each, where they are taken.
+    pub notes: &'a [TokenNote],
 }
 
 struct Live {
     sample: u32,
     tokens: Vec<u32>,
     logprobs: Vec<f32>,
+    notes: Vec<TokenNote>,
     random: SampleRandom,
     suffix: Suffix,
 }
@@ -80,6 +99,7 @@ struct Live {
 struct Slot {
     group: u64,
     model: Arc<Model>,
+    manner: Manner,
     prompt_len: usize,
     prefix: Part,
     live: Vec<Live>,
@@ -87,10 +107,10 @@ struct Slot {
 
 /// Continuous batching over groups.
 pub struct Sampler {
-    sampling: Sampling,
+    sampling: Arc<Sampling>,
     /// Completions decoded together, at most.
     max_rows: usize,
-    waiting: VecDeque<GroupRequest>,
+    waiting: VecDeque<(GroupRequest, Manner)>,
     slots: Vec<Slot>,
     sampled_tokens: u64,
 }
@@ -101,18 +121,51 @@ const PREFILL_ROWS: usize = 2048;
 impl Sampler {
     /// An idle sampler that decodes up to `max_rows` completions together.
     pub fn new(sampling: Sampling, max_rows: usize) -> Self {
+        let sampling = Arc::new(sampling);
         Self { sampling, max_rows, waiting: VecDeque::new(), slots: Vec::new(), sampled_tokens: 0 }
     }
 
     /// Queues a group.
     pub fn submit(&mut self, request: GroupRequest) {
-        self.waiting.push_back(request);
+        let manner = Manner::plain(Arc::clone(&self.sampling), request.group);
+        self.submit_with(request, manner);
+    }
+
+    /// Queues a request that is sampled in a manner of its own. Its group only names it.
+    pub fn submit_with(&mut self, request: GroupRequest, manner: Manner) {
+        self.waiting.push_back((request, manner));
     }
 
     /// Forgets a group, wherever it is.
     pub fn cancel(&mut self, group: u64) {
-        self.waiting.retain(|r| r.group != group);
+        self.waiting.retain(|(r, _)| r.group != group);
         self.slots.retain(|s| s.group != group);
+    }
+
+    /// Forgets one live completion of a group; the others go on.
+    pub fn cancel_sample(&mut self, group: u64, sample: u32) {
+        for slot in self.slots.iter_mut().filter(|s| s.group == group) {
+            slot.live.retain(|live| live.sample != sample);
+        }
+        self.slots.retain(|s| !s.live.is_empty());
+    }
+
+    /// Whether a group was submitted and is not finished.
+    pub fn holds(&self, group: u64) -> bool {
+        self.waiting.iter().any(|(r, _)| r.group == group)
+            || self.slots.iter().any(|s| s.group == group)
+    }
+
+    /// The completions that are being sampled, as far as they are.
+    pub fn live(&self) -> impl Iterator<Item = Progress<'_>> {
+        self.slots.iter().flat_map(|slot| {
+            slot.live.iter().map(|live| Progress {
+                group: slot.group,
+                sample: live.sample,
+                tokens: &live.tokens,
+                notes: &live.notes,
+            })
+        })
     }
 
     /// Groups submitted and not finished.
@@ -122,7 +175,13 @@ impl Sampler {
 
     /// Whether another group would be computed at once.
     pub fn has_room(&self) -> bool {
-        self.rows() + (self.waiting.len() + 1) * self.sampling.completions <= self.max_rows
+        self.has_room_for(self.sampling.completions)
+    }
+
+    /// Whether a request of so many completions would be computed at once.
+    pub fn has_room_for(&self, completions: usize) -> bool {
+        let waiting: usize = self.waiting.iter().map(|(_, m)| m.sampling.completions).sum();
+        self.rows() + waiting + completions <= self.max_rows
     }
 
     /// Tokens sampled so far.
@@ -142,16 +201,17 @@ impl Sampler {
     /// dropped, the others go on.
     pub fn step(&mut self) -> Result<Vec<Completion>> {
         let mut ended = Vec::new();
-        while let Some(next) = self.waiting.front() {
+        while let Some((next, _)) = self.waiting.front() {
             let version = next.model.clone();
             let (mut requests, mut rows, mut tokens) = (Vec::new(), self.rows(), 0);
-            while let Some(next) = self.waiting.front() {
-                let fits = rows + self.sampling.completions <= self.max_rows || rows == 0;
+            while let Some((next, manner)) = self.waiting.front() {
+                let completions = manner.sampling.completions;
+                let fits = rows + completions <= self.max_rows || rows == 0;
                 let small = requests.is_empty() || tokens + next.prompt.len() <= PREFILL_ROWS;
                 if !fits || !small || !Arc::ptr_eq(&next.model, &version) {
                     break;
                 }
-                rows += self.sampling.completions;
+                rows += completions;
                 tokens += next.prompt.len();
                 requests.extend(self.waiting.pop_front());
             }
@@ -177,13 +237,13 @@ impl Sampler {
     fn prefill(
         &mut self,
         model: &Arc<Model>,
-        requests: Vec<GroupRequest>,
+        requests: Vec<(GroupRequest, Manner)>,
         ended: &mut Vec<Completion>,
     ) -> Result<()> {
-        if let Some(bad) = requests.iter().find(|r| r.prompt.is_empty()) {
+        if let Some((bad, _)) = requests.iter().find(|(r, _)| r.prompt.is_empty()) {
             candle_core::bail!("group {} has an empty prompt", bad.group);
         }
-        let packed = PackedGroups::prompts(requests.iter().map(|r| r.prompt.as_slice()));
+        let packed = PackedGroups::prompts(requests.iter().map(|(r, _)| r.prompt.as_slice()));
         let (fused, layers) = (model.is_fused(), model.config().num_hidden_layers);
         let mut attend = Prefill::new(&packed.groups, model.heads(), fused, layers);
         let x = model.run(&packed.tokens, &packed.positions, &mut attend)?;
@@ -191,29 +251,32 @@ impl Sampler {
         let last = x.index_select(&Tensor::new(last, x.device())?, 0)?;
         let logits = plain(&model.logits(&last)?)?;
         let first = self.slots.len();
-        for (request, prefix) in requests.into_iter().zip(attend.into_parts()) {
-            let live = (0..self.sampling.completions as u32).map(|sample| Live {
+        for ((request, manner), prefix) in requests.into_iter().zip(attend.into_parts()) {
+            let live = (0..manner.sampling.completions as u32).map(|sample| Live {
                 sample,
                 tokens: Vec::new(),
                 logprobs: Vec::new(),
-                random: SampleRandom::new(self.sampling.seed, request.group, sample),
+                notes: Vec::new(),
+                random: SampleRandom::new(manner.sampling.seed, manner.stream, sample),
                 suffix: Suffix::new(fused, layers, model.heads()),
             });
+            let live = live.collect();
             self.slots.push(Slot {
                 group: request.group,
                 model: request.model,
+                manner,
                 prompt_len: request.prompt.len(),
                 prefix,
-                live: live.collect(),
+                live,
             });
         }
         let width = model.config().vocab_size;
-        let shaping = self.sampling.shaping;
         access::read([&logits], |[logits]| {
             let rows = logits.par_chunks_exact(width);
             self.slots[first..].par_iter_mut().zip(rows).for_each(|(slot, logits)| {
-                let distribution = RowDistribution::new(logits, shaping);
-                slot.live.iter_mut().for_each(|live| live.draw(&distribution, logits));
+                let distribution = RowDistribution::new(logits, slot.manner.sampling.shaping);
+                let manner = &slot.manner;
+                slot.live.iter_mut().for_each(|live| live.draw(&distribution, logits, manner));
             });
         })?;
         self.finish(first, model, ended);
@@ -239,17 +302,18 @@ impl Sampler {
         let x = model.run(&tokens, &positions, &mut attend)?;
         attend.groups.iter_mut().flat_map(|g| &mut g.2).for_each(|s| s.advance());
         let logits = plain(&model.logits(&x)?)?;
-        let (width, shaping) = (model.config().vocab_size, self.sampling.shaping);
+        let width = model.config().vocab_size;
         access::read([&logits], |[logits]| {
-            let mut live: Vec<&mut Live> = self
+            let mut live: Vec<(&mut Live, &Manner)> = self
                 .slots
                 .iter_mut()
                 .filter(|s| Arc::ptr_eq(&s.model, model))
-                .flat_map(|s| &mut s.live)
+                .flat_map(|Slot { live, manner, .. }| live.iter_mut().map(|l| (l, &*manner)))
                 .collect();
             let rows = logits.par_chunks_exact(width);
-            live.par_iter_mut().zip(rows).for_each(|(live, logits)| {
-                live.draw(&RowDistribution::new(logits, shaping), logits);
+            live.par_iter_mut().zip(rows).for_each(|((live, manner), logits)| {
+                let distribution = RowDistribution::new(logits, manner.sampling.shaping);
+                live.draw(&distribution, logits, manner);
             });
         })?;
         self.finish(0, model, ended);
@@ -259,8 +323,9 @@ impl Sampler {
     /// Takes out the completions of slots `from ..` that just ended.
     fn finish(&mut self, from: usize, model: &Arc<Model>, ended: &mut Vec<Completion>) {
         let context = model.config().max_position_embeddings;
-        let (max_tokens, stops) = (self.sampling.max_tokens, &self.sampling.stop_tokens);
         for slot in self.slots[from..].iter_mut().filter(|s| Arc::ptr_eq(&s.model, model)) {
+            let (max_tokens, stops) =
+                (slot.manner.sampling.max_tokens, &slot.manner.sampling.stop_tokens);
             self.sampled_tokens += slot.live.len() as u64;
             let limit = max_tokens.min(context - slot.prompt_len.min(context));
             let done = slot.live.extract_if(.., |live| {
@@ -276,17 +341,25 @@ impl Sampler {
                 },
                 tokens: live.tokens,
                 logprobs: live.logprobs,
+                notes: live.notes,
             }));
         }
     }
 }
 
 impl Live {
-    fn draw(&mut self, distribution: &RowDistribution, logits: &[f32]) {
+    fn draw(&mut self, distribution: &RowDistribution, logits: &[f32], manner: &Manner) {
         let u = self.random.uniform(self.tokens.len());
-        let token = distribution.draw(logits, u);
+        let shaping = manner.sampling.shaping;
+        let allowed = manner.allowed(&self.tokens);
+        let allowed = allowed.and_then(|allowed| draw_allowed(logits, &allowed, shaping, u));
+        let (token, logprob) = allowed.unwrap_or_else(|| {
+            let token = distribution.draw(logits, u);
+            (token, distribution.log_prob(logits[token as usize]))
+        });
+        self.notes.extend(manner.note(logits, token));
         self.tokens.push(token);
-        self.logprobs.push(distribution.log_prob(logits[token as usize]));
+        self.logprobs.push(logprob);
     }
 }
 

@@ -152,6 +152,16 @@ impl ChatTemplate {
         engine::render(&self.env, name, &context).map_err(|error| self.render_error(&error))
     }
 
+    /// Compiles template texts; `tokens` are the special tokens that they may name, `path` names them in
+    /// errors.
+    pub fn from_parts(
+        sources: Sources,
+        tokens: Map<String, Value>,
+        path: &Path,
+    ) -> Result<Self, TemplateError> {
+        Self::compile(sources, tokens, path)
+    }
+
     fn compile(
         sources: Sources,
         tokens: Map<String, Value>,

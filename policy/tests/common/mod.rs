@@ -10,8 +10,8 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// All fixture models, made by `make_fixtures.py` with `transformers`.
-pub const MODELS: [&str; 4] =
-    ["qwen2-tied", "qwen2-untied-sharded", "llama-tied", "llama3-untied-biased"];
+pub const MODELS: [&str; 5] =
+    ["qwen2-tied", "qwen2-untied-sharded", "qwen3-tied", "llama-tied", "llama3-untied-biased"];
 
 pub fn directory(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models").join(name)

@@ -17,7 +17,14 @@ fn facts() -> GroupFacts {
 fn completion(sample: u32) -> Completion {
     let tokens = vec![sample + 10; sample as usize + 1];
     let finish = if sample.is_multiple_of(2) { Finish::Stop } else { Finish::Length };
-    Completion { group: 7, sample, logprobs: vec![-0.5; tokens.len()], tokens, finish }
+    Completion {
+        group: 7,
+        sample,
+        logprobs: vec![-0.5; tokens.len()],
+        notes: vec![],
+        tokens,
+        finish,
+    }
 }
 
 fn reward(sample: u32) -> Reward {

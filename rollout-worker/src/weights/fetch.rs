@@ -120,7 +120,11 @@ impl Builder {
     }
 }
 
-fn build(
+/// The model of a version's verified bytes, one entry a tensor, packed for sampling.
+///
+/// # Errors
+/// The bytes do not fit the manifest's shapes.
+pub fn build(
     config: &ModelConfig,
     manifest: &Manifest,
     tensors: Vec<Bytes>,

@@ -37,16 +37,23 @@ pub struct Manifest {
     message: WeightsManifest,
 }
 
-/// A manifest that is refused: for now, or for good.
-#[derive(Debug)]
-pub(crate) enum Refused {
+/// A manifest that is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// For now: it may come right when it is fetched again.
+    #[error(transparent)]
     Damaged(Damage),
+    /// For good.
+    #[error(transparent)]
     Never(WeightsError),
 }
 
 impl Manifest {
     /// Checks what was answered when `version` was asked for.
-    pub(crate) fn check(
+    ///
+    /// # Errors
+    /// It is not the manifest of that version of a model with this configuration.
+    pub fn check(
         message: WeightsManifest,
         version: PolicyVersion,
         config: &ModelConfig,

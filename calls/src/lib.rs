@@ -16,6 +16,9 @@
 //! A key given twice in one object rejects it as ambiguous, since parsers differ in which one they keep.
 //! A leading `<think>…</think>` is neither searched nor part of the text.
 //!
+//! A crate of its own because two must read alike: what is rewarded in training is what is served as
+//! `tool_calls`, and a server has no use for a reward.
+//!
 //! Invariants: never panics; time is linear in the text, whatever it holds (a scan goes on where reading
 //! failed, never from where it began); depth, length and the number of candidates are bounded; the kept
 //! text and the spans of the rejections are slices of the completion.
@@ -28,10 +31,10 @@ mod tests;
 
 use serde_json::{Map, Value};
 
-pub(crate) use self::{json::excerpt, shape::kind};
 pub use self::{
-    json::{JsonFault, JsonFaultKind, MAX_DEPTH},
+    json::{JsonFault, JsonFaultKind, MAX_DEPTH, excerpt},
     reject::{Form, Reason, Rejection},
+    shape::kind,
 };
 
 /// The longest completion that is read, in bytes.

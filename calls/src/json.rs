@@ -99,7 +99,7 @@ pub fn read_whole(text: &str) -> Result<Value, JsonFault> {
 }
 
 /// At most 40 characters of a text, for messages.
-pub(crate) fn excerpt(text: &str) -> String {
+pub fn excerpt(text: &str) -> String {
     let mut chars = text.chars();
     let mut cut: String = chars.by_ref().take(40).collect();
     if chars.next().is_some() {

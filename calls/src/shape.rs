@@ -115,7 +115,7 @@ fn check_keys(left: &Map<String, Value>, form: Form) -> Result<(), Reason> {
 }
 
 /// What a value is, in words for a message.
-pub(crate) fn kind(value: &Value) -> &'static str {
+pub fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",
