@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod http;
 pub mod mlflow;
 pub mod python;
+pub mod serving;
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};
