@@ -113,6 +113,9 @@ pub struct Stage {
     /// Share of invented words.
     #[serde(default = "mostly_made_up")]
     pub made_up: f64,
+    /// Share of invented parameters whose values are worked in as people do it.
+    #[serde(default)]
+    pub natural: f64,
 }
 
 impl Default for Optimiser {
@@ -208,6 +211,7 @@ impl Stage {
             behaviours: self.behaviours,
             difficulty: from + (to - from) * progress,
             made_up: self.made_up,
+            natural: self.natural,
         }
     }
 }
