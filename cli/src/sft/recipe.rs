@@ -16,6 +16,8 @@ pub struct Recipe {
     pub seed: u64,
     /// What to start from: a directory, a GGUF file, or a name on the hub; without one, `fresh` says what to make.
     pub model: Option<PathBuf>,
+    /// How many layers it is given, a multiple of what it has: those that are added change nothing at first.
+    pub layers: Option<usize>,
     /// A model with random weights.
     pub fresh: Option<Fresh>,
     /// The optimiser.
