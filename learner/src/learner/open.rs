@@ -13,14 +13,14 @@ use crate::error::LearnerError;
 use crate::metrics::MetricsLog;
 use crate::plan::{MemoryPlan, Workload, available_on};
 use crate::service::intake::Rules;
-use crate::service::weights::{Publication, Published};
+use crate::service::weights::{Publication, Published, Stored, manifest};
 use crate::spool::Spool;
 use crate::step::trainer::Trainer;
 use crate::thread::Place;
 use crate::update::Updater;
 use candle_core::{DType, Device};
 use octet_policy::config::{Dtype, ModelConfig};
-use octet_policy::policy::Policy;
+use octet_policy::policy::{Policy, PolicyError};
 use octet_policy::source::Source;
 use octet_proto::{GroupIndex, PolicyVersion, StepIndex};
 use std::path::Path;
@@ -39,7 +39,9 @@ impl Learner {
         let model = Source::open(&config.model)?.config()?;
         check_context(&recipe, &model, &config.model)?;
         let (dtype, device) = (config.dtype, &config.device);
-        let workload = Workload::new(&recipe, stored(dtype), !device.is_cpu());
+        let mut workload = Workload::new(&recipe, stored(dtype), !device.is_cpu());
+        // A GGUF file has no weights to be given out from; the version made of it is kept until the next is committed.
+        workload.in_memory |= !config.model.is_dir();
         let plan = MemoryPlan::choose(&model, &workload, available_on(device))?;
 
         let checkpoints = Checkpoints::open(&config.run, config.config_digest.clone())?;
@@ -139,8 +141,16 @@ fn publication(
 ) -> Result<Publication, LearnerError> {
     let publication = Publication::new(recipe.lag, []);
     let publish = |version, policy: &Policy| -> Result<(), LearnerError> {
-        let weights = policy.model.params().to(config.dtype, &Device::Cpu)?;
-        publication.publish(Published::new(PolicyVersion(version), &weights)?);
+        let (version, weights) = (PolicyVersion(version), policy.model.params());
+        // From the files where these have what is sampled with: another copy in memory is saved.
+        let published = match config.dtype {
+            DType::F32 if policy.directory.is_dir() => {
+                let stored = Stored::open(&policy.directory, policy.model.config());
+                Published::stored(manifest(version, weights)?, stored.map_err(PolicyError::from)?)
+            }
+            dtype => Published::new(version, &weights.to(dtype, &Device::Cpu)?)?,
+        };
+        publication.publish(published);
         Ok(())
     };
     for version in committed.saturating_sub(recipe.lag)..committed {

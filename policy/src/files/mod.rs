@@ -16,7 +16,7 @@ use crate::config::ConfigError;
 
 pub use self::checkpoint::{COMPANION_FILES, copy_companions, save_model, write_model};
 pub use self::staged::StagedDir;
-pub use self::tensors::TensorFile;
+pub use self::tensors::{Place, TensorFile, to_f32};
 pub use self::weights::Weights;
 pub use self::write::{StoredTensor, write_safetensors};
 

@@ -9,7 +9,7 @@ mod params;
 mod weights;
 
 pub use learn::{Keep, Learned};
-pub use params::{Params, bytes, from_bytes};
+pub use params::{Params, bytes, from_bytes, le_bytes};
 
 use crate::config::ModelConfig;
 use crate::kernel::attention::Heads;
@@ -19,6 +19,7 @@ use crate::ops::{self, Projection, RopeTable, linear, rms_norm};
 pub(crate) use block::Attend;
 use block::{Packed, Pass};
 use candle_core::{DType, Device, Result, Tensor};
+use rayon::prelude::*;
 use weights::WeightIndex;
 
 /// A decoder of the Qwen2, Qwen3 or Llama family.
@@ -68,8 +69,10 @@ impl Model {
             return Ok(());
         }
         let mut packed: Vec<Option<Panels>> = self.params.tensors().iter().map(|_| None).collect();
-        for i in self.index.projections() {
-            packed[i] = Some(ops::pack(&self.params.tensors()[i])?);
+        let projections: Vec<usize> = self.index.projections().collect();
+        let made = projections.par_iter().map(|&i| Ok((i, ops::pack(&self.params.tensors()[i])?)));
+        for (i, panels) in made.collect::<Result<Vec<_>>>()? {
+            packed[i] = Some(panels);
         }
         self.packed = Some(packed);
         Ok(())
