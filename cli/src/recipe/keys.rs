@@ -27,6 +27,7 @@ struct Field {
 fn structs() -> BTreeMap<String, Vec<Field>> {
     let mut all: BTreeMap<String, Vec<Field>> = BTreeMap::new();
     for source in SOURCES {
+        let mut here: BTreeMap<String, Vec<Field>> = BTreeMap::new();
         let (mut inside, mut about) = (None, Vec::new());
         for line in source.lines() {
             let text = line.trim();
@@ -42,11 +43,15 @@ fn structs() -> BTreeMap<String, Vec<Field>> {
                     let kind = kind.rsplit("::").next().unwrap_or(kind).to_owned();
                     let about = about.drain(..).collect::<Vec<_>>().join(" ");
                     let field = Field { name: field.to_owned(), kind, about };
-                    all.entry(name.clone()).or_default().push(field);
+                    here.entry(name.clone()).or_default().push(field);
                 }
             } else if !text.starts_with("#[") {
                 about.clear();
             }
+        }
+        // The recipe's file comes first: what others call the same is not what is written.
+        for (name, fields) in here {
+            all.entry(name).or_insert(fields);
         }
     }
     all
