@@ -3,6 +3,7 @@
 mod allocator;
 mod bench;
 mod certs;
+mod compare;
 mod compute;
 mod data;
 mod eval;
@@ -43,6 +44,7 @@ struct Cli {
 enum Command {
     Train(train::TrainArgs),
     Eval(eval::EvalArgs),
+    Compare(compare::CompareArgs),
     Serve(serve::ServeArgs),
     Export(export::ExportArgs),
     Data(data::DataArgs),
@@ -75,6 +77,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Data(args) => data::run(&args),

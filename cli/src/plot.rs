@@ -12,10 +12,13 @@ use std::path::Path;
 const SIZE: (u32, u32) = (960, 680);
 
 /// One line of a chart.
-struct Line {
-    name: String,
-    colour: RGBColor,
-    points: Vec<(f64, f64)>,
+pub struct Line {
+    /// What it is called, where there are several.
+    pub name: String,
+    /// Its colour.
+    pub colour: RGBColor,
+    /// Steps and values.
+    pub points: Vec<(f64, f64)>,
 }
 
 /// Writes `curves.svg` and `curves.png` into a directory.
@@ -72,7 +75,8 @@ where
     Ok(())
 }
 
-fn chart<B: DrawingBackend>(
+/// Draws lines over steps; without a range, from 0 to what is needed.
+pub fn chart<B: DrawingBackend>(
     area: &DrawingArea<B, Shift>,
     title: &str,
     lines: Vec<Line>,

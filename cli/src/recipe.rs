@@ -385,6 +385,14 @@ impl Recipe {
         if let Some(sections) = stripped.as_object_mut() {
             sections.remove("tracking");
         }
+        // Nor is a build that knows no preferences another one where there are none.
+        if let Some(learner) = stripped["learner"].as_object_mut() {
+            for key in ["beta", "dpo_loss"] {
+                if learner.get(key).is_some_and(serde_json::Value::is_null) {
+                    learner.remove(key);
+                }
+            }
+        }
         Ok(digest(&(stripped, NUMERICS, kind))?)
     }
 }
@@ -418,6 +426,19 @@ mod tests {
         recipe.tracking.mlflow = Some("http://127.0.0.1:5000".into());
         recipe.tracking.experiment = "another".into();
         assert_eq!(recipe.digest(NonZeroU64::MIN, "weights").unwrap(), usual);
+    }
+
+    #[test]
+    fn keys_of_dpo_are_part_of_the_digest_where_they_are_given() {
+        let mut recipe = Recipe::default();
+        recipe.data.train =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/data/train.jsonl");
+        let digest = |recipe: &Recipe| recipe.digest(NonZeroU64::MIN, "weights").unwrap();
+        let usual = digest(&recipe);
+        recipe.learner.beta = Some(0.1);
+        let first = digest(&recipe);
+        recipe.learner.beta = Some(0.2);
+        assert!(first != usual && digest(&recipe) != first);
     }
 
     #[test]

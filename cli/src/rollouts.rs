@@ -54,8 +54,10 @@ struct Shown {
     policy_version: u64,
     reward_revision: u64,
     worker: String,
-    /// Whether all rewards are equal, so that nothing was learned from the group.
+    /// Whether all rewards are equal.
     zero_variance: bool,
+    /// Whether nothing was learned from the group, but for a KL penalty.
+    taught_nothing: bool,
     request: String,
     prompt: String,
     completions: Vec<ShownCompletion>,
@@ -68,7 +70,10 @@ struct ShownCompletion {
     text: String,
     finish: &'static str,
     reward: f64,
-    advantage: f64,
+    /// Its advantage; none where the objective picks completions instead.
+    advantage: Option<f64>,
+    /// What it was picked as, where the objective picks: `chosen`, `rejected` or `best`.
+    picked: Option<&'static str>,
     verdict: String,
     detail: String,
     /// Of all its tokens together, in nats.
@@ -153,11 +158,10 @@ impl Shown {
     fn new(stored: &ScoredGroup, recipe: &Recipe, tokenizer: &Tokenizer) -> Result<Self> {
         let rewards = GroupRewards::new(stored.rewards())
             .with_context(|| format!("the rewards of group {}", stored.group))?;
-        let estimator = recipe.learner.objective.estimator(recipe.learner.advantage_epsilon);
-        let advantages = rewards.advantages(estimator);
+        let learner = &recipe.learner;
+        let lesson = learner.objective.lesson(&rewards, learner.advantage_epsilon);
         let text = |tokens: &[u32]| tokenizer.decode(tokens, SpecialTokens::Keep);
-        let completions = stored.completions.iter().zip(advantages.values());
-        let completions = completions.map(|(completion, advantage)| {
+        let completions = stored.completions.iter().enumerate().map(|(index, completion)| {
             Ok(ShownCompletion {
                 sample: completion.sample,
                 text: text(&completion.tokens)?,
@@ -166,7 +170,8 @@ impl Shown {
                     Finish::Length => "length",
                 },
                 reward: completion.reward,
-                advantage: *advantage,
+                advantage: lesson.weight(index).filter(|_| !learner.objective.picks()),
+                picked: lesson.picked(index),
                 verdict: completion.verdict.clone(),
                 detail: completion.detail.clone(),
                 logprob: completion.logprobs.iter().map(|nats| f64::from(*nats)).sum(),
@@ -179,7 +184,8 @@ impl Shown {
             policy_version: stored.policy_version.get(),
             reward_revision: stored.reward_revision.get(),
             worker: stored.worker.clone(),
-            zero_variance: advantages.is_zero_variance(),
+            zero_variance: rewards.is_zero_variance(),
+            taught_nothing: lesson.is_nothing(),
             request: Example::from_json(&stored.example_json)
                 .map_or_else(|_| String::new(), |example| example.request().to_owned()),
             prompt: text(&stored.prompt_tokens)?,
@@ -189,7 +195,11 @@ impl Shown {
 
     /// For a screen; the whole prompt only where one group is looked at.
     fn text(&self, whole: bool) -> String {
-        let inert = if self.zero_variance { ", all rewards equal: it taught nothing" } else { "" };
+        let inert = match (self.taught_nothing, self.zero_variance) {
+            (true, true) => ", all rewards equal: it taught nothing",
+            (true, false) => ": it taught nothing",
+            (false, _) => "",
+        };
         let (label, asked) =
             if whole { ("prompt", &self.prompt) } else { ("asked", &self.request) };
         let mut text = format!(
@@ -203,10 +213,14 @@ impl Shown {
         );
         for c in &self.completions {
             text.push_str(&format!(
-                "\n  {}  reward {:.3}  advantage {:+.3}  logprob {:.2} over {} tokens  {} ({})\n     {}",
+                "\n  {}  reward {:.3}  {}  logprob {:.2} over {} tokens  {} ({})\n     {}",
                 c.sample,
                 c.reward,
-                c.advantage,
+                match (c.advantage, c.picked) {
+                    (Some(advantage), _) => format!("advantage {advantage:+.3}"),
+                    (None, Some(picked)) => picked.to_owned(),
+                    (None, None) => "left out".to_owned(),
+                },
                 c.logprob,
                 c.logprobs.len(),
                 c.verdict,

@@ -6,7 +6,7 @@
 use crate::adamw::{AdamW, AdamWError, Hyperparameters};
 use crate::advantage::DEFAULT_EPSILON;
 use crate::commit::Retention;
-use crate::objective::{Objective, ObjectiveError, PolicyLoss};
+use crate::objective::{DEFAULT_DPO_BETA, Objective, ObjectiveError, PolicyLoss};
 use crate::schedule::{Decay, Schedule, ScheduleError};
 use octet_policy::kernel::head::Shaping;
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,8 @@ use std::num::{NonZeroU64, NonZeroUsize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LearnerConfig {
-    /// What is maximised: `grpo`, `dr-grpo`, `dapo`, `rloo`, `gspo` or `cispo`.
+    /// What is maximised: `grpo`, `dr-grpo`, `dapo`, `rloo`, `gspo` or `cispo`; or how picked completions are
+    /// learned: `dpo` or `sft`.
     pub objective: Objective,
     /// Groups that a step consumes.
     pub batch: NonZeroU64,
@@ -46,6 +47,10 @@ pub struct LearnerConfig {
     pub advantage_epsilon: f64,
     /// The coefficient of the KL penalty to version 0. 0 turns it off, and saves a forward pass.
     pub kl_beta: f64,
+    /// The β of `dpo`; 0.1 where there is none.
+    pub beta: Option<f64>,
+    /// The loss of `dpo`; `sigmoid` where there is none.
+    pub dpo_loss: Option<DpoLoss>,
     /// Tokens (prompts once, completions) that are learned at once. A larger group is learned alone.
     pub micro_batch_tokens: NonZeroUsize,
     /// The largest gap between sampler and learner that a run goes on with. On the CPU the two are
@@ -68,6 +73,15 @@ pub enum ScheduleName {
     Constant,
     /// Half a cosine down to the floor.
     Cosine,
+}
+
+/// The losses of `dpo` by TRL's names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DpoLoss {
+    /// `−log σ` of the margin, as in the paper.
+    #[default]
+    Sigmoid,
 }
 
 /// What the rest of a run's configuration says that the learner depends on.
@@ -168,6 +182,8 @@ impl Default for LearnerConfig {
             clip_high: None,
             advantage_epsilon: DEFAULT_EPSILON,
             kl_beta: 0.0,
+            beta: None,
+            dpo_loss: None,
             micro_batch_tokens: NonZeroUsize::MIN.saturating_add(8191),
             logprob_gap_max: 0.0,
             check_inert: false,
@@ -184,6 +200,7 @@ impl LearnerConfig {
     /// Names the key, what it may be, and what it was.
     pub fn resolve(&self, shape: &RunShape) -> Result<Recipe, LearnerConfigError> {
         check_shape(shape)?;
+        self.check_objective()?;
         self.check_cut_off(shape)?;
         if !(self.logprob_gap_max.is_finite() && self.logprob_gap_max >= 0.0) {
             return Err(value(
@@ -192,7 +209,10 @@ impl LearnerConfig {
                 self.logprob_gap_max,
             ));
         }
-        let settings = self.objective.settings(self.clip_low, self.clip_high, self.kl_beta)?;
+        let settings = self
+            .objective
+            .settings(self.clip_low, self.clip_high, self.kl_beta)?
+            .with_dpo_beta(self.beta.unwrap_or(DEFAULT_DPO_BETA))?;
         let decay = match self.schedule {
             ScheduleName::Constant => Decay::Constant,
             ScheduleName::Cosine => Decay::Cosine { floor: self.schedule_floor },
@@ -227,11 +247,41 @@ impl LearnerConfig {
         })
     }
 
+    /// A key that the objective would not look at is refused: it was set for a reason.
+    fn check_objective(&self) -> Result<(), LearnerConfigError> {
+        let dpo = self.objective == Objective::Dpo;
+        let refuse = |key, expected, found: String| {
+            Err(value(key, expected, format!("{found} with objective \"{}\"", self.objective)))
+        };
+        if let (Some(beta), false) = (self.beta, dpo) {
+            let expected = "no value but with objective \"dpo\", whose β it is; the KL penalty's is \
+                            `learner.kl_beta`, and the optimiser's are `learner.betas`";
+            return refuse("learner.beta", expected, beta.to_string());
+        }
+        if let (Some(DpoLoss::Sigmoid), false) = (self.dpo_loss, dpo) {
+            let expected = "no value but with objective \"dpo\"";
+            return refuse("learner.dpo_loss", expected, "sigmoid".into());
+        }
+        if dpo && self.kl_beta > 0.0 {
+            let expected = "0: `learner.beta` holds the policy near the reference already";
+            return refuse("learner.kl_beta", expected, self.kl_beta.to_string());
+        }
+        for (key, bound) in
+            [("learner.clip_low", self.clip_low), ("learner.clip_high", self.clip_high)]
+        {
+            if let (Some(bound), true) = (bound, self.objective.picks()) {
+                return refuse(key, "no value: there is no ratio to clip", bound.to_string());
+            }
+        }
+        Ok(())
+    }
+
     /// With a lag, or with a reference, a completion is looked at by a policy that did not sample it.
     fn check_cut_off(&self, shape: &RunShape) -> Result<(), LearnerConfigError> {
-        let because = match (self.lag > 0, self.kl_beta > 0.0) {
-            (true, _) => "lag",
-            (_, true) => "kl_beta",
+        let because = match (self.lag > 0, self.kl_beta > 0.0, self.objective) {
+            (true, ..) => "lag",
+            (_, true, _) => "kl_beta",
+            (.., Objective::Dpo) => "objective",
             _ => return Ok(()),
         };
         let error = |key, expected, found| {

@@ -121,7 +121,7 @@ impl Workload {
             batch: recipe.batch.get(),
             micro_batch_tokens: recipe.micro_batch_tokens,
             lag: recipe.lag,
-            reference: recipe.loss.settings().needs_reference(),
+            reference: recipe.loss.needs_reference(),
         }
     }
 

@@ -4,8 +4,8 @@ Run once, from this folder, with trl 1.16 and torch 2.15 installed:
 
     python make_trl_fixtures.py
 
-`GRPOTrainer._compute_loss` and `RLOOTrainer._compute_loss` are called as they are, on an object that
-gives them only what they read. Numbers are drawn from a fixed seed; all arithmetic is float64, so
+`_compute_loss` of `GRPOTrainer`, `RLOOTrainer` and `DPOTrainer` are called as they are, on an object
+that gives them only what they read. Numbers are drawn from a fixed seed; all arithmetic is float64, so
 that the difference to the Rust side is the rounding of its inputs and outputs alone.
 """
 
@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 import torch
 import trl
+from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.rloo_trainer import RLOOTrainer
 from trl.trainer.utils import nanstd
@@ -131,6 +132,70 @@ def objectives():
     }
 
 
+def prefer(loss_type, beta, pairs, current, reference, mask):
+    """`DPOTrainer`'s loss of pairs of rows, chosen and rejected; "sft" is its loss of the chosen ones."""
+    logps = current.clone().requires_grad_()
+    rows = [chosen for chosen, _ in pairs] + [rejected for _, rejected in pairs]
+    # One prompt token before each completion; what is no completion has no log-probability.
+    completion_mask = torch.cat([torch.zeros(len(rows), 1), mask[rows]], dim=1)
+    none = torch.zeros(len(rows), MAX_TOKENS)
+    outputs = SimpleNamespace(
+        log_probs=logps[rows] * mask[rows], entropy=none, mean_logits=none, is_top1=none.bool()
+    )
+
+    class Model:
+        training = True
+
+        def __call__(self, **_):
+            return outputs
+
+    same = lambda x: x
+    me = SimpleNamespace(
+        model=Model(),
+        accelerator=SimpleNamespace(device="cpu", gather=same, gather_for_metrics=same),
+        aux_loss_enabled=False,
+        ld_alpha=None,
+        precompute_ref_logps=True,
+        f_divergence_type="reverse_kl",
+        loss_types=[loss_type],
+        loss_weights=[1.0],
+        label_smoothing=0.0,
+        use_weighting=False,
+        beta=beta,
+        _total_train_tokens=0,
+        _tp_size=1,
+        _metrics=defaultdict(lambda: defaultdict(list)),
+    )
+    ref_chosen, ref_rejected = (reference * mask).sum(1)[rows].chunk(2)
+    inputs = {
+        "input_ids": torch.zeros(completion_mask.shape, dtype=torch.long),
+        "attention_mask": torch.ones(completion_mask.shape, dtype=torch.long),
+        "completion_mask": completion_mask.long(),
+        "ref_chosen_logps": ref_chosen,
+        "ref_rejected_logps": ref_rejected,
+    }
+    loss = DPOTrainer._compute_loss(me, me.model, inputs, False)
+    loss.backward()
+    wanted = {"chosen_reward": "chosen", "rejected_reward": "rejected", "accuracy": "accuracies", "margin": "margins"}
+    metrics = {name: me._metrics["train"][f"rewards/{key}"][0] for name, key in wanted.items()}
+    return {"loss": loss.item(), "gradient": logps.grad.tolist(), **metrics}
+
+
+def preferences():
+    rewards, lengths, _, current, reference, mask = draw()
+    # TRL is given pairs; these are the best and the worst of each group, the first of equals.
+    pairs = []
+    for group, of_group in enumerate(rewards.tolist()):
+        best, worst = (of_group.index(pick(of_group)) for pick in (max, min))
+        pairs.append([group * SAMPLES + best, group * SAMPLES + worst])
+    found = []
+    for name, loss_type, beta in [("dpo", "sigmoid", 0.1), ("dpo", "sigmoid", 1.5), ("sft", "sft", 0.1)]:
+        result = prefer(loss_type, beta, pairs, current, reference, mask)
+        result["gradient"] = [row[:length] for row, length in zip(result["gradient"], lengths.tolist())]
+        found.append(dict(objective=name, beta=beta, **result))
+    return {"pairs": pairs, "cases": found}
+
+
 def adamw():
     """Five updates of a matrix and a vector, float32, with clipping; decay on the matrix only."""
     generator = torch.Generator().manual_seed(7)
@@ -160,7 +225,12 @@ def adamw():
 
 if __name__ == "__main__":
     made_with = {"trl": trl.__version__, "torch": torch.__version__.split("+")[0]}
-    fixtures = {"made_with": made_with, "objectives": objectives(), "adamw": adamw()}
+    fixtures = {
+        "made_with": made_with,
+        "objectives": objectives(),
+        "preferences": preferences(),
+        "adamw": adamw(),
+    }
     path = Path(__file__).parent / "fixtures" / "trl.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(fixtures, indent=1) + "\n")

@@ -3,12 +3,15 @@
 
 use octet_learner::adamw::{AdamW, Hyperparameters, Parameter, TensorSpec};
 use octet_learner::advantage::{DEFAULT_EPSILON, GroupRewards};
-use octet_learner::objective::{BatchShape, Objective, PolicyLoss, Tally, Terms};
+use octet_learner::objective::{
+    BatchShape, CompletionLoss, Lesson, Objective, PolicyLoss, Tally, Terms,
+};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
 struct Fixtures {
     objectives: Objectives,
+    preferences: Preferences,
     adamw: Updates,
 }
 
@@ -34,6 +37,25 @@ struct Case {
     clip_fraction_low: Option<f64>,
     clip_fraction_high: Option<f64>,
     kl: Option<f64>,
+}
+
+/// Pairs of rows of [`Objectives`], chosen and rejected, and what TRL's `DPOTrainer` makes of them.
+#[derive(Deserialize)]
+struct Preferences {
+    pairs: Vec<[usize; 2]>,
+    cases: Vec<PreferenceCase>,
+}
+
+#[derive(Deserialize)]
+struct PreferenceCase {
+    objective: Objective,
+    beta: f64,
+    loss: f64,
+    gradient: Vec<Vec<f64>>,
+    chosen_reward: f64,
+    rejected_reward: f64,
+    accuracy: f64,
+    margin: f64,
 }
 
 #[derive(Deserialize)]
@@ -66,9 +88,12 @@ fn assert_close(what: &str, found: f64, expected: f64, tolerance: f64) {
 
 #[test]
 fn every_objective_has_a_case() {
-    let cases = fixtures().objectives.cases;
+    let fixtures = fixtures();
+    let cases = fixtures.objectives.cases.iter().map(|case| case.objective);
+    let preferences = fixtures.preferences.cases.iter().map(|case| case.objective);
+    let all: Vec<Objective> = cases.chain(preferences).collect();
     for objective in Objective::ALL {
-        assert!(cases.iter().any(|case| case.objective == objective), "{objective}");
+        assert!(all.contains(&objective), "{objective}");
     }
 }
 
@@ -86,7 +111,10 @@ fn advantages_losses_gradients_and_clip_fractions_are_trls() {
             .iter()
             .flat_map(|rewards| {
                 let rewards = GroupRewards::new(rewards.clone()).unwrap();
-                policy_loss.advantages(&rewards).values().to_vec()
+                let lesson = policy_loss.lesson(&rewards);
+                (0..rewards.rewards().len())
+                    .map(|at| lesson.weight(at).unwrap())
+                    .collect::<Vec<_>>()
             })
             .collect();
         let batch =
@@ -116,6 +144,79 @@ fn advantages_losses_gradients_and_clip_fractions_are_trls() {
             if let (Some(found), Some(expected)) = (found, expected) {
                 assert_close(name, found, expected, 1e-12);
             }
+        }
+    }
+}
+
+#[test]
+fn losses_gradients_and_metrics_of_preferences_are_trls() {
+    let Fixtures { objectives: numbers, preferences, .. } = fixtures();
+    let samples = numbers.rewards[0].len();
+    let terms = |row: usize| {
+        Terms::new(1.0, &numbers.sampled[row], &numbers.current[row])
+            .unwrap()
+            .with_reference(&numbers.reference[row])
+            .unwrap()
+    };
+    for case in &preferences.cases {
+        let settings = case.objective.settings(None, None, 0.0).unwrap();
+        let settings = settings.with_dpo_beta(case.beta).unwrap();
+        let policy_loss = PolicyLoss::new(case.objective, settings, DEFAULT_EPSILON).unwrap();
+        let lessons = numbers.rewards.iter().enumerate().map(|(group, rewards)| {
+            (group * samples, policy_loss.lesson(&GroupRewards::new(rewards.clone()).unwrap()))
+        });
+        let lessons: Vec<(usize, Lesson)> = lessons.collect();
+        let picked: Vec<usize> = lessons
+            .iter()
+            .zip(&preferences.pairs)
+            .flat_map(|((first, lesson), pair)| match lesson {
+                Lesson::Preference { chosen, rejected } => {
+                    assert_eq!([first + chosen, first + rejected], *pair);
+                    pair.to_vec()
+                }
+                Lesson::Best(best) => {
+                    assert_eq!(first + best, pair[0]);
+                    vec![pair[0]]
+                }
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let lengths = picked.iter().map(|row| numbers.sampled[*row].len());
+        let batch = BatchShape::new(lengths, numbers.max_tokens).unwrap();
+        let name = case.objective.name();
+        let mut tally = Tally::default();
+        let mut gradient: Vec<Vec<f32>> =
+            case.gradient.iter().map(|row| vec![0.0; row.len()]).collect();
+        let mut take = |row: usize, found: CompletionLoss| {
+            tally.add(&found.statistics);
+            gradient[row] = found.gradient;
+        };
+        for [chosen, rejected] in preferences.pairs.iter().copied() {
+            if case.objective == Objective::Dpo {
+                let (one, two) = (terms(chosen), terms(rejected));
+                let pair = policy_loss.evaluate_pair(&one, &two, &batch).unwrap();
+                take(chosen, pair.chosen);
+                take(rejected, pair.rejected);
+            } else {
+                take(chosen, policy_loss.evaluate(&terms(chosen), &batch).unwrap());
+            }
+        }
+        for (found, expected) in gradient.iter().flatten().zip(case.gradient.iter().flatten()) {
+            assert_close(name, f64::from(*found), *expected, 1e-7);
+        }
+        let found = tally.statistics();
+        assert_close(name, found.loss, case.loss, 1e-12);
+        let Some(seen) = found.preference else {
+            assert_eq!(case.objective, Objective::Sft);
+            continue;
+        };
+        for (found, expected) in [
+            (seen.chosen_reward, case.chosen_reward),
+            (seen.rejected_reward, case.rejected_reward),
+            (seen.accuracy, case.accuracy),
+            (seen.margin, case.margin),
+        ] {
+            assert_close(name, found, expected, 1e-12);
         }
     }
 }

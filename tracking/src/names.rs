@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Names {
-    /// Those that TRL's `GRPOTrainer` logs.
+    /// Those that TRL's `GRPOTrainer` logs, and its `DPOTrainer` for pairs.
     #[default]
     Trl,
     /// Those that verl logs.
@@ -62,6 +62,10 @@ pub const TABLE: &[Renamed] = &[
     row("timing/step_seconds", Some("step_time"), Some("timing_s/step")),
     row("timing/sample_wait_seconds", None, Some("timing_s/gen")),
     row("timing/learn_seconds", None, Some("timing_s/update_actor")),
+    row("preference/chosen_reward", Some("rewards/chosen"), None),
+    row("preference/rejected_reward", Some("rewards/rejected"), None),
+    row("preference/accuracy", Some("rewards/accuracies"), None),
+    row("preference/margin", Some("rewards/margins"), None),
     row("eval/reward", Some("eval_reward"), Some("val-core/held-out/reward/mean_at_1")),
     row("eval/accuracy", Some("eval_accuracy"), Some("val-core/held-out/acc/mean_at_1")),
 ];

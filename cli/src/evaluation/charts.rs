@@ -15,7 +15,8 @@ use super::study::{ModelStudy, Study};
 /// Width and height in pixels.
 const SIZE: (u32, u32) = (900, 420);
 
-const COLOURS: [RGBColor; 6] = [
+/// The models' colours, in their order.
+pub const COLOURS: [RGBColor; 6] = [
     RGBColor(31, 119, 180),
     RGBColor(255, 127, 14),
     RGBColor(44, 160, 44),
@@ -25,9 +26,11 @@ const COLOURS: [RGBColor; 6] = [
 ];
 
 /// One model's marks: the group's index, and the share there.
-struct Marks<'a> {
-    model: &'a str,
-    points: Vec<(usize, Estimate)>,
+pub struct Marks<'a> {
+    /// The model.
+    pub model: &'a str,
+    /// Its groups' places, and the share in each.
+    pub points: Vec<(usize, Estimate)>,
 }
 
 /// Writes the plots into a directory; gives back how many there are.
@@ -102,7 +105,8 @@ fn both(
         .with_context(|| format!("drawing {}", file.display()))
 }
 
-fn draw_whiskers<B: DrawingBackend>(
+/// Draws shares with their intervals, group by group, models side by side.
+pub fn draw_whiskers<B: DrawingBackend>(
     area: DrawingArea<B, Shift>,
     title: &str,
     names: &[String],

@@ -6,7 +6,7 @@
 
 pub mod charts;
 mod facets;
-mod interval;
+pub mod interval;
 pub mod markdown;
 pub mod study;
 pub mod suite;

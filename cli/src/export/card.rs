@@ -188,8 +188,9 @@ fn training(text: &mut String, run: &Run) -> Result<()> {
         (
             "method",
             format!(
-                "{}, {} completions per prompt",
+                "{}{}, {} completions per prompt",
                 learner.objective.name(),
+                learner.beta.map_or_else(String::new, |beta| format!(" with β {beta}")),
                 recipe.sampling.completions
             ),
         ),

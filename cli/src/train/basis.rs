@@ -32,6 +32,8 @@ pub struct Basis {
     pub steps: NonZeroU64,
     /// Where the policy to start from is on this machine.
     pub model: PathBuf,
+    /// Digest of its weights.
+    pub weights: String,
     /// The policy to start from, on the CPU.
     pub policy: Policy,
     /// The type that weights are computed in.
@@ -92,9 +94,29 @@ impl Basis {
         model::check_tools(name, &policy.template, &train)?;
         let longest_prompt = longest(&recipe, &policy, &train)?;
         recipe.learner.resolve(&recipe.shape(steps, longest_prompt))?;
-        let weights = policy.model.params().digest()?.to_hex();
+        let weights = policy.model.params().digest()?.to_hex().to_string();
         let config_digest = recipe.digest(steps, &weights)?;
-        Ok(Self { recipe, config_digest, steps, model, policy, dtype, train, longest_prompt })
+        Ok(Self {
+            recipe,
+            config_digest,
+            steps,
+            model,
+            weights,
+            policy,
+            dtype,
+            train,
+            longest_prompt,
+        })
+    }
+
+    /// Makes it that of the run with another seed.
+    ///
+    /// # Errors
+    /// As [`Recipe::digest`].
+    pub fn reseed(&mut self, seed: u64) -> Result<()> {
+        self.recipe.run.seed = seed;
+        self.config_digest = self.recipe.digest(self.steps, &self.weights)?;
+        Ok(())
     }
 
     /// What identifies the run in a directory.

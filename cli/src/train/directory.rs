@@ -87,6 +87,18 @@ impl RunDirectory {
         self.write_identity(recipe, identity)
     }
 
+    /// Whether this run was begun here before.
+    ///
+    /// # Errors
+    /// The directory holds another run.
+    pub fn begun(&self, identity: &Identity) -> Result<bool> {
+        match self.identity()? {
+            Some(found) if found.config_digest == identity.config_digest => Ok(true),
+            Some(found) => Err(self.another(&found, identity)),
+            None => Ok(false),
+        }
+    }
+
     /// A role's directory: begins it, or goes on with this run's. Roles of one machine may share one.
     ///
     /// # Errors

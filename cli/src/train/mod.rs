@@ -8,28 +8,27 @@ pub mod directory;
 pub mod progress;
 pub mod setup;
 pub mod summary;
+pub mod whole;
 
 pub use cluster::{Work, token};
 
-use crate::evaluation::{evaluate, table::Comparison, table::Report};
+use crate::evaluation::{evaluate, table::Report};
 use crate::recipe::{QUICKSTART, Recipe};
-use crate::track::{self, Tracked};
-use crate::{compute, machine, plot, screen};
+use crate::{screen, track};
 use anyhow::{Context, Result};
 use clap::Args;
-use directory::{Identity, RunDirectory};
+use directory::RunDirectory;
 use octet_dataset::Example;
 use octet_policy::kernel::head::Shaping;
 use octet_policy::policy::Policy;
 use octet_policy::sampler::Sampling;
-use octet_runtime::telemetry::{self, LogOptions};
-use octet_tracking::event::Status;
-use progress::{Screen, Steps};
+use octet_runtime::CancellationToken;
+use progress::Screen;
 use setup::Setup;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Instant;
 use summary::Summary;
+use whole::{Onlooker, Run, log};
 
 /// Train a policy with GRPO: sample eight completions per prompt, score them, learn, and show what it
 /// learned on held-out prompts with unseen tools.
@@ -92,90 +91,47 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         setup.identity.clone()
     };
     let screen = Screen::new();
-    log(&screen, &directory)?;
+    log(&screen, directory.join("log.jsonl"))?;
     setup.introduce(&screen, &directory);
-    let tracked = Tracked::begin(&setup.basis.recipe, &identity, &directory, targets)?;
-    let outcome = complete(&setup, &identity, &directory, &screen, begin);
-    tracked.finish(match &outcome {
-        Ok(true) => Status::Finished,
-        Ok(false) => Status::Killed,
-        Err(_) => Status::Failed,
-    });
-    outcome.map(drop)
-}
-
-/// From the first evaluation to the last; false when it was stopped between.
-fn complete(
-    setup: &Setup,
-    identity: &Identity,
-    directory: &RunDirectory,
-    screen: &Screen,
-    begin: Instant,
-) -> Result<bool> {
-    let machine_gflops = machine::gflops();
-
-    let before = match directory.read("before.json")? {
-        Some(report) => Some(report),
-        None => {
-            let report = setup.evaluate(screen, "before", &setup.basis.policy)?;
-            if let Some(report) = &report {
-                directory.write("before.json", &serde_json::to_vec_pretty(report)?)?;
-            }
-            report
-        }
+    let stop = CancellationToken::new();
+    let run = Run {
+        setup: &setup,
+        identity: &identity,
+        directory: &directory,
+        screen: &screen,
+        begin,
+        stop: &stop,
     };
-    if let Some(report) = &before {
-        screen.line(&format!("held out, before\n{report}"));
-    }
-    let mut steps = Steps::new(screen, setup.basis.steps.get());
-    let result = cluster::train(setup, identity, directory, move |m| steps.show(m))?;
-    let Some(done) = result else {
+    let mut alone = Alone { setup: &setup, directory: &directory, screen: &screen };
+    if !run.complete(targets, &mut alone)? {
         screen.line(&format!(
             "stopped; go on with `octet train --resume {}`",
             directory.path().display()
         ));
-        return Ok(false);
-    };
-
-    let metrics = octet_learner::metrics::read(&directory.join("metrics.jsonl"))?;
-    plot::write(directory.path(), &metrics)?;
-    // A device that is opened anew: what a thread of the run could not free when it ended, the old one would
-    // report here.
-    let device = compute::open(&setup.basis.recipe.model.device)?;
-    let trained = Policy::load(&done.policy, setup.basis.dtype, &device)?;
-    let summary = Summary {
-        before,
-        after: setup.evaluate(screen, "after", &trained)?,
-        weights_digest: done.weights_digest,
-        logprob_gap_max: done.logprob_gap_max,
-        steps: setup.identity.total_steps,
-        wall_seconds: begin.elapsed().as_secs_f64(),
-        sampling: done.sampling.map(|s| s.beside(machine_gflops)),
-        learning: done.learning.map(|s| s.beside(machine_gflops)),
-        policy: done.policy.display().to_string(),
-        config_digest: identity.config_digest.to_string(),
-    };
-    if let (Some(before), Some(after)) = (&summary.before, &summary.after) {
-        directory.write("evaluation.md", Comparison { before, after }.markdown().as_bytes())?;
     }
-    directory.write("summary.json", &serde_json::to_vec_pretty(&summary)?)?;
-    screen::say(format_args!(
-        "\n{summary}\n\nrun          {run} (summary.json, metrics.jsonl, curves.png)\npolicy       {policy}\n\n\
-         try next     octet eval {policy} --show 5",
-        run = directory.path().display(),
-        policy = done.policy.display(),
-    ));
-    Ok(true)
+    Ok(())
 }
 
-/// Warnings go to the screen between the bars, and to the run's log.
-fn log(screen: &Screen, directory: &RunDirectory) -> Result<()> {
-    let bars = screen.bars();
-    let mut options = LogOptions::from_environment();
-    options.filter.get_or_insert_with(|| "warn".into());
-    options.file = Some(directory.join("log.jsonl"));
-    options.around_write = Some(Arc::new(move |write| bars.suspend(write)));
-    Ok(telemetry::init(&options)?)
+/// Somebody with one run.
+struct Alone<'a> {
+    setup: &'a Setup,
+    directory: &'a RunDirectory,
+    screen: &'a Screen,
+}
+
+impl Onlooker for Alone<'_> {
+    fn evaluate(&mut self, when: &str, policy: &Policy) -> Result<Option<Report>> {
+        self.setup.evaluate(self.screen, when, policy)
+    }
+
+    fn done(&mut self, summary: &Summary) {
+        screen::say(format_args!(
+            "\n{summary}\n\nrun          {run} (summary.json, metrics.jsonl, curves.png)\npolicy       {policy}\n\n\
+             try next     octet eval {policy} --show 5",
+            run = self.directory.path().display(),
+            policy = summary.policy,
+        ));
+    }
 }
 
 impl Setup {

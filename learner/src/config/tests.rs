@@ -66,9 +66,49 @@ fn each_fault_names_its_key() {
             message(|c, s| (c.kl_beta, s.shaping.top_k) = (0.1, 20)),
             ["sampling.top_k", "learner.kl_beta", "found 20"],
         ),
+        (
+            message(|c, s| (c.objective, s.shaping.top_k) = (Objective::Dpo, 20)),
+            ["sampling.top_k", "learner.objective", "found 20"],
+        ),
+        (
+            message(|c, _| c.beta = Some(0.1)),
+            ["key `learner.beta`", "learner.kl_beta", "found 0.1 with objective \"grpo\""],
+        ),
+        (
+            message(|c, _| (c.objective, c.dpo_loss) = (Objective::Sft, Some(DpoLoss::Sigmoid))),
+            ["learner.dpo_loss", "but with objective \"dpo\"", "with objective \"sft\""],
+        ),
+        (
+            message(|c, _| (c.objective, c.beta) = (Objective::Dpo, Some(0.0))),
+            ["[learner]", "beta above 0", "found 0"],
+        ),
+        (
+            message(|c, _| (c.objective, c.kl_beta) = (Objective::Dpo, 0.1)),
+            ["learner.kl_beta", "learner.beta", "found 0.1 with objective \"dpo\""],
+        ),
+        (
+            message(|c, _| (c.objective, c.clip_high) = (Objective::Sft, Some(0.3))),
+            ["learner.clip_high", "no ratio to clip", "found 0.3"],
+        ),
     ] {
         assert!(parts.iter().all(|part| found.contains(part)), "{found}");
     }
+}
+
+#[test]
+fn dpo_has_the_beta_of_the_paper_or_the_one_given() {
+    let resolve = |text: &str| {
+        let config: LearnerConfig = serde_json::from_str(text).unwrap();
+        config.resolve(&shape()).unwrap().loss
+    };
+    let usual = resolve(r#"{"objective": "dpo"}"#);
+    assert_eq!((usual.settings().dpo_beta(), usual.needs_reference()), (0.1, true));
+    let given = resolve(r#"{"objective": "dpo", "beta": 0.3, "dpo_loss": "sigmoid"}"#);
+    assert_eq!(given.settings().dpo_beta(), 0.3);
+    assert!(!resolve(r#"{"objective": "sft"}"#).needs_reference());
+    assert!(resolve(r#"{"objective": "sft", "kl_beta": 0.1}"#).needs_reference());
+    let unknown = serde_json::from_str::<LearnerConfig>(r#"{"dpo_loss": "ipo"}"#).unwrap_err();
+    assert!(unknown.to_string().contains("expected `sigmoid`"), "{unknown}");
 }
 
 #[test]

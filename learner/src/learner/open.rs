@@ -63,7 +63,7 @@ impl Learner {
             }
         };
         let updater = updater.computing(dtype, device)?;
-        let reference = match recipe.loss.settings().needs_reference() {
+        let reference = match recipe.loss.needs_reference() {
             true => Some(load(&config.model)?.model.to(dtype, device)?),
             false => None,
         };

@@ -19,6 +19,7 @@ pub(crate) fn record(step: u64) -> StepMetrics {
             log_ratio_max: 0.0,
             kl: None,
             entropy: None,
+            preference: None,
         },
         logprob_gap_max: 0.0,
         gradient_norm: 1.0 / 3.0,

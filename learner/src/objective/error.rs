@@ -52,6 +52,14 @@ pub enum ObjectiveError {
         /// The KL coefficient.
         beta: f64,
     },
+    /// `dpo` without anything to compare with.
+    #[error(
+        "expected the reference policy's log-probabilities, since dpo rewards what has become likelier than there; found none"
+    )]
+    NoReferenceForDpo,
+    /// `dpo` was asked about one completion.
+    #[error("expected a pair of completions for dpo, found one")]
+    Alone,
     /// A clip range that is not one.
     #[error(
         "expected a clip range with 0 ≤ low ≤ 1 and 0 ≤ high, both finite, found low {low} and high {high}"
@@ -65,6 +73,12 @@ pub enum ObjectiveError {
     /// A KL coefficient that is not one.
     #[error("expected a finite KL coefficient of at least 0, found {found}")]
     KlBeta {
+        /// What was found.
+        found: f64,
+    },
+    /// A β of `dpo` that is not one.
+    #[error("expected a finite beta above 0 for dpo, found {found}")]
+    DpoBeta {
         /// What was found.
         found: f64,
     },

@@ -3,8 +3,8 @@
 //! Invariant: a name reads back as the objective that wrote it; an unknown one is answered with the
 //! nearest.
 
-use super::{ClipRange, ObjectiveError, Settings};
-use crate::advantage::Estimator;
+use super::{ClipRange, Lesson, ObjectiveError, Settings};
+use crate::advantage::{Estimator, GroupRewards};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -26,6 +26,10 @@ pub enum Objective {
     Gspo,
     /// Clipped importance-sampling weights.
     Cispo,
+    /// Direct preference optimisation of the best completion of a group over the worst.
+    Dpo,
+    /// Supervised fine-tuning on the best completion of a group.
+    Sft,
 }
 
 /// A name that no objective has.
@@ -43,8 +47,16 @@ pub struct UnknownObjective {
 
 impl Objective {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Grpo, Self::DrGrpo, Self::Dapo, Self::Rloo, Self::Gspo, Self::Cispo];
+    pub const ALL: [Self; 8] = [
+        Self::Grpo,
+        Self::DrGrpo,
+        Self::Dapo,
+        Self::Rloo,
+        Self::Gspo,
+        Self::Cispo,
+        Self::Dpo,
+        Self::Sft,
+    ];
 
     /// The name used in configurations.
     pub fn name(self) -> &'static str {
@@ -55,26 +67,46 @@ impl Objective {
             Self::Rloo => "rloo",
             Self::Gspo => "gspo",
             Self::Cispo => "cispo",
+            Self::Dpo => "dpo",
+            Self::Sft => "sft",
         }
     }
 
-    /// How the objective's advantages are estimated.
-    pub fn estimator(self, epsilon: f64) -> Estimator {
+    /// How the objective's advantages are estimated; `None` where it has none, and picks completions
+    /// instead.
+    pub fn estimator(self, epsilon: f64) -> Option<Estimator> {
         match self {
-            Self::Grpo | Self::Dapo | Self::Gspo | Self::Cispo => Estimator::Normalised { epsilon },
-            Self::DrGrpo => Estimator::Centred,
-            Self::Rloo => Estimator::LeaveOneOut,
+            Self::Grpo | Self::Dapo | Self::Gspo | Self::Cispo => {
+                Some(Estimator::Normalised { epsilon })
+            }
+            Self::DrGrpo => Some(Estimator::Centred),
+            Self::Rloo => Some(Estimator::LeaveOneOut),
+            Self::Dpo | Self::Sft => None,
         }
+    }
+
+    /// Whether some completions of a group are picked, rather than all weighed by their advantages.
+    /// Then no ratio is clipped either, and the step's losses are divided by what was picked.
+    pub fn picks(self) -> bool {
+        matches!(self, Self::Dpo | Self::Sft)
+    }
+
+    /// What a group with these rewards teaches; `epsilon` is what is added to its standard deviation,
+    /// where the objective divides by it.
+    pub fn lesson(self, rewards: &GroupRewards, epsilon: f64) -> Lesson {
+        Lesson::of(self, rewards, epsilon)
     }
 
     /// The clip bounds `(low, high)` where a configuration names none: the papers' own, and for
-    /// `cispo` the cap of 5 that ScaleRL recommends (TRL's `epsilon_high = 5.0`), no lower bound.
+    /// `cispo` the cap of 5 that ScaleRL recommends (TRL's `epsilon_high = 5.0`), no lower bound. An
+    /// objective that picks has no ratio, and nothing looks at its bounds.
     pub fn default_clip(self) -> (f64, f64) {
         match self {
             Self::Grpo | Self::DrGrpo | Self::Rloo => (0.2, 0.2),
             Self::Dapo => (0.2, 0.28),
             Self::Gspo => (3e-4, 4e-4),
             Self::Cispo => (1.0, 4.0),
+            Self::Dpo | Self::Sft => (0.0, 0.0),
         }
     }
 

@@ -11,11 +11,15 @@ pub struct ClipRange {
     high: f64,
 }
 
+/// The β that DPO's paper and TRL begin with.
+pub const DEFAULT_DPO_BETA: f64 = 0.1;
+
 /// What an objective can be told, checked.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
     clip: ClipRange,
     kl_beta: f64,
+    dpo_beta: f64,
 }
 
 impl ClipRange {
@@ -71,7 +75,7 @@ impl Settings {
     /// `kl_beta` is the coefficient of the k3 penalty; 0 turns it off.
     pub fn new(clip: ClipRange, kl_beta: f64) -> Result<Self, ObjectiveError> {
         if kl_beta.is_finite() && kl_beta >= 0.0 {
-            Ok(Self { clip, kl_beta })
+            Ok(Self { clip, kl_beta, dpo_beta: DEFAULT_DPO_BETA })
         } else {
             Err(ObjectiveError::KlBeta { found: kl_beta })
         }
@@ -87,8 +91,17 @@ impl Settings {
         self.kl_beta
     }
 
-    /// Whether a reference policy is needed.
-    pub fn needs_reference(&self) -> bool {
-        self.kl_beta > 0.0
+    /// With another β for `dpo`: how strongly the policy is held near the reference.
+    pub fn with_dpo_beta(self, dpo_beta: f64) -> Result<Self, ObjectiveError> {
+        if dpo_beta.is_finite() && dpo_beta > 0.0 {
+            Ok(Self { dpo_beta, ..self })
+        } else {
+            Err(ObjectiveError::DpoBeta { found: dpo_beta })
+        }
+    }
+
+    /// DPO's β.
+    pub fn dpo_beta(&self) -> f64 {
+        self.dpo_beta
     }
 }

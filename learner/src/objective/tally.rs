@@ -28,6 +28,17 @@ pub struct CompletionStatistics {
     pub kl: Option<f64>,
     /// Sum of the tokens' entropies, where they were given.
     pub entropy: Option<f64>,
+    /// What became of a pair, at its chosen completion.
+    pub preference: Option<Preference>,
+}
+
+/// A pair's implicit rewards: β times how much likelier than for the reference a completion became.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Preference {
+    /// Of the chosen completion.
+    pub chosen_reward: f64,
+    /// Of the rejected one.
+    pub rejected_reward: f64,
 }
 
 /// The running sums of a step.
@@ -36,6 +47,8 @@ pub struct Tally {
     sums: CompletionStatistics,
     kl_tokens: u64,
     entropy_tokens: u64,
+    pairs: u64,
+    agreed: u64,
 }
 
 /// A step's statistics, ready for the metrics.
@@ -60,6 +73,32 @@ pub struct LossStatistics {
     /// Mean entropy per token, where it was computed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entropy: Option<f64>,
+    /// What became of the step's pairs, where there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preference: Option<PreferenceStatistics>,
+}
+
+/// What became of a step's pairs: means of what TRL's `DPOTrainer` logs, before the update.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PreferenceStatistics {
+    /// How many there were.
+    pub pairs: u64,
+    /// Mean implicit reward of the chosen completions.
+    pub chosen_reward: f64,
+    /// Mean implicit reward of the rejected ones.
+    pub rejected_reward: f64,
+    /// Share of the pairs whose chosen completion has the larger one. Before the first update the
+    /// policy is the reference, all are equal, and the share is 0.
+    pub accuracy: f64,
+    /// Mean of their differences.
+    pub margin: f64,
+}
+
+impl Preference {
+    /// How much the chosen completion's reward is above the other's.
+    pub fn margin(&self) -> f64 {
+        self.chosen_reward - self.rejected_reward
+    }
 }
 
 impl Tally {
@@ -82,6 +121,13 @@ impl Tally {
             *sums.entropy.get_or_insert(0.0) += entropy;
             self.entropy_tokens += completion.tokens;
         }
+        if let Some(found) = &completion.preference {
+            let sum = sums.preference.get_or_insert_default();
+            sum.chosen_reward += found.chosen_reward;
+            sum.rejected_reward += found.rejected_reward;
+            self.pairs += 1;
+            self.agreed += u64::from(found.margin() > 0.0);
+        }
     }
 
     /// The statistics of what was added. A step whose groups were all left out has a ratio of 1.
@@ -98,6 +144,13 @@ impl Tally {
             log_ratio_max: sums.log_ratio_max,
             kl: sums.kl.map(|sum| share(sum, self.kl_tokens)),
             entropy: sums.entropy.map(|sum| share(sum, self.entropy_tokens)),
+            preference: sums.preference.map(|sum| PreferenceStatistics {
+                pairs: self.pairs,
+                chosen_reward: share(sum.chosen_reward, self.pairs),
+                rejected_reward: share(sum.rejected_reward, self.pairs),
+                accuracy: share(self.agreed as f64, self.pairs),
+                margin: share(sum.margin(), self.pairs),
+            }),
         }
     }
 }

@@ -18,6 +18,7 @@ pub struct Terms<'a> {
 }
 
 /// The shape of a whole step's batch: what losses are divided by. The same for all its micro-batches.
+/// For an objective that picks it is that of what was picked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchShape {
     completions: NonZeroU64,
@@ -147,6 +148,11 @@ impl BatchShape {
 
     pub(super) fn per_completion(&self) -> f64 {
         1.0 / self.completions.get() as f64
+    }
+
+    /// Where the completions are those of pairs.
+    pub(super) fn per_pair(&self) -> f64 {
+        2.0 / self.completions.get() as f64
     }
 
     pub(super) fn per_token_slot(&self) -> f64 {

@@ -1,13 +1,14 @@
-//! A step's groups with their advantages, and how they are cut into micro-batches.
+//! A step's groups with what they teach, and how they are cut into micro-batches.
 //!
 //! Invariants: pure. Micro-batches take the groups in order and depend on their sizes and the limit
 //! alone. A group with equal rewards and no KL penalty has a gradient of exactly zero: it is left out
-//! of the micro-batches, and still counts in what losses are divided by.
+//! of the micro-batches, and still counts in what losses are divided by. Where an objective picks
+//! completions, the others go through no model and count in nothing.
 
-use crate::advantage::{Advantages, GroupRewards};
+use crate::advantage::GroupRewards;
 use crate::error::LearnerError;
 use crate::group::{ScoredCompletion, ScoredGroup};
-use crate::objective::{BatchShape, PolicyLoss, Tally, Terms};
+use crate::objective::{BatchShape, CompletionLoss, Lesson, PolicyLoss, Tally, Terms};
 use crate::update::micro_batches;
 use octet_policy::layout::GroupTokens;
 use octet_policy::model::Learned;
@@ -24,7 +25,7 @@ pub struct StepBatch {
 #[derive(Debug)]
 pub struct Prepared {
     group: ScoredGroup,
-    advantages: Advantages,
+    lesson: Lesson,
     inert: bool,
 }
 
@@ -39,17 +40,21 @@ impl StepBatch {
         loss: PolicyLoss,
         max_tokens: usize,
     ) -> Result<Self, LearnerError> {
-        let lengths = groups.iter().flat_map(|group| &group.completions).map(|c| c.tokens.len());
-        let shape = BatchShape::new(lengths, max_tokens)
-            .map_err(|source| LearnerError::Batch { step, source })?;
         let prepare = |group: ScoredGroup| {
             let rewards = GroupRewards::new(group.rewards())
                 .map_err(|source| LearnerError::Rewards { group: group.group, source })?;
-            let advantages = loss.advantages(&rewards);
-            let inert = loss.is_inert(&advantages);
-            Ok(Prepared { group, advantages, inert })
+            let lesson = loss.lesson(&rewards);
+            let inert = loss.is_inert(&lesson);
+            Ok(Prepared { group, lesson, inert })
         };
-        let groups = groups.into_iter().map(prepare).collect::<Result<_, LearnerError>>()?;
+        let groups: Vec<_> =
+            groups.into_iter().map(prepare).collect::<Result<_, LearnerError>>()?;
+        // A step in which nothing was picked divides nothing, but has completions all the same.
+        let picked = loss.objective().picks() && groups.iter().any(|group| !group.inert);
+        let counted = groups.iter().filter(|group| !(picked && group.inert));
+        let lengths = counted.flat_map(Prepared::completions).map(|c| c.tokens.len());
+        let shape = BatchShape::new(lengths, max_tokens)
+            .map_err(|source| LearnerError::Batch { step, source })?;
         Ok(Self { groups, loss, shape })
     }
 
@@ -87,15 +92,34 @@ impl StepBatch {
         tally: &mut Tally,
     ) -> Result<Vec<f32>, LearnerError> {
         let mut slopes = Vec::with_capacity(current.logprobs.len());
-        for (prepared, completion, advantage) in completions(micro_batch) {
-            let at = slopes.len()..slopes.len() + completion.tokens.len();
-            let fault = |source| LearnerError::Objective {
-                group: prepared.group.group,
-                sample: completion.sample,
-                source,
-            };
+        for prepared in micro_batch {
+            for found in self.losses(prepared, slopes.len(), current, reference)? {
+                tally.add(&found.statistics);
+                slopes.extend(found.gradient);
+            }
+        }
+        Ok(slopes)
+    }
+
+    /// The losses of a group's completions, whose first token's prediction is at `from`.
+    fn losses(
+        &self,
+        prepared: &Prepared,
+        mut from: usize,
+        current: &Learned,
+        reference: Option<&Learned>,
+    ) -> Result<Vec<CompletionLoss>, LearnerError> {
+        let fault = |completion: &ScoredCompletion, source| LearnerError::Objective {
+            group: prepared.group.group,
+            sample: completion.sample,
+            source,
+        };
+        let mut all = Vec::new();
+        for (completion, weight) in prepared.weighed() {
+            let at = from..from + completion.tokens.len();
+            from = at.end;
             let terms = Terms::new(
-                advantage,
+                weight,
                 &completion.logprobs,
                 current.logprobs.get(at.clone()).unwrap_or_default(),
             )
@@ -105,13 +129,24 @@ impl StepBatch {
             .and_then(|terms| match reference {
                 Some(of) => terms.with_reference(of.logprobs.get(at.clone()).unwrap_or_default()),
                 None => Ok(terms),
-            })
-            .map_err(fault)?;
-            let found = self.loss.evaluate(&terms, &self.shape).map_err(fault)?;
-            tally.add(&found.statistics);
-            slopes.extend(found.gradient);
+            });
+            all.push((completion, terms.map_err(|source| fault(completion, source))?));
         }
-        Ok(slopes)
+        if let (Lesson::Preference { chosen, rejected }, [(first, one), (_, two)]) =
+            (&prepared.lesson, all.as_slice())
+        {
+            let (better, worse) = if chosen < rejected { (one, two) } else { (two, one) };
+            let pair = self.loss.evaluate_pair(better, worse, &self.shape);
+            let pair = pair.map_err(|source| fault(first, source))?;
+            return Ok(match chosen < rejected {
+                true => vec![pair.chosen, pair.rejected],
+                false => vec![pair.rejected, pair.chosen],
+            });
+        }
+        let alone = all.iter().map(|(completion, terms)| {
+            self.loss.evaluate(terms, &self.shape).map_err(|source| fault(completion, source))
+        });
+        alone.collect()
     }
 }
 
@@ -121,28 +156,34 @@ impl Prepared {
         &self.group
     }
 
-    /// Tokens that go through the model: the prompt once, and all completions.
+    /// The completions that go through the model, in order: those that teach, or all of a group that
+    /// teaches nothing and is only measured.
+    pub fn completions(&self) -> impl Iterator<Item = &ScoredCompletion> {
+        self.weighed().map(|(completion, _)| completion)
+    }
+
+    /// The same, each with what it counts for.
+    fn weighed(&self) -> impl Iterator<Item = (&ScoredCompletion, f64)> {
+        let all = self.group.completions.iter().enumerate();
+        all.filter_map(|(index, completion)| match self.lesson.weight(index) {
+            Some(weight) => Some((completion, weight)),
+            None => self.inert.then_some((completion, 0.0)),
+        })
+    }
+
+    /// Tokens that go through the model: the prompt once, and the completions.
     pub fn size(&self) -> usize {
-        self.group.prompt_tokens.len() + self.group.completion_tokens()
+        let completions = self.completions().map(|completion| completion.tokens.len());
+        self.group.prompt_tokens.len() + completions.sum::<usize>()
     }
 
     /// The token ids, as the policy wants them.
     pub fn tokens(&self) -> GroupTokens {
         GroupTokens {
             prefix: self.group.prompt_tokens.clone(),
-            suffixes: self.group.completions.iter().map(|c| c.tokens.clone()).collect(),
+            suffixes: self.completions().map(|c| c.tokens.clone()).collect(),
         }
     }
-}
-
-fn completions<'a>(
-    micro_batch: &'a [&'a Prepared],
-) -> impl Iterator<Item = (&'a Prepared, &'a ScoredCompletion, f64)> {
-    micro_batch.iter().flat_map(|prepared| {
-        let advantages = prepared.advantages.values();
-        let completions = prepared.group.completions.iter().zip(advantages);
-        completions.map(|(completion, advantage)| (*prepared, completion, *advantage))
-    })
 }
 
 #[cfg(test)]

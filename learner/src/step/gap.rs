@@ -64,8 +64,9 @@ impl Gap {
         bound: f64,
     ) -> Result<(), LogprobGap> {
         let mut found = learner.iter();
-        for group in groups.iter().map(|prepared| prepared.group()) {
-            for completion in &group.completions {
+        for prepared in groups {
+            let group = prepared.group();
+            for completion in prepared.completions() {
                 for (token, (sampler, learner)) in
                     completion.logprobs.iter().zip(found.by_ref()).enumerate()
                 {

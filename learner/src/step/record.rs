@@ -25,7 +25,7 @@ impl Seen {
     /// Groups went through forward and backward.
     pub fn learned(&mut self, groups: &[&Prepared], cost: &ModelCost) {
         for group in groups {
-            let completions = group.group().completions.iter().map(|c| c.tokens.len());
+            let completions = group.completions().map(|c| c.tokens.len());
             self.tokens += group.size() as u64;
             self.flops += cost.learn(group.group().prompt_tokens.len(), completions);
         }

@@ -34,7 +34,7 @@ pub(crate) struct Trainer {
     pub recipe: Recipe,
     pub policy: Policy,
     pub updater: Updater,
-    /// Version 0, where there is a KL penalty.
+    /// Version 0, where the loss compares with it.
     pub reference: Option<Model>,
     pub spool: Spool,
     pub checkpoints: Checkpoints,

@@ -12,7 +12,7 @@ use octet_policy::sampler::Completion;
 use octet_proto::learner::ScoredGroup;
 use octet_proto::{GroupIndex, PolicyVersion};
 use octet_runtime::CancellationToken;
-use octet_runtime::mailbox::{Address, Mailbox};
+use octet_runtime::mailbox::{Address, Mailbox, MailboxError};
 use octet_runtime::wait::{WaitGuard, Waits};
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
@@ -384,7 +384,12 @@ impl Running {
     }
 
     async fn tell(&self, note: Note) -> Result<(), WorkerError> {
-        Ok(self.parts.leases.send(note, PATIENCE).await?)
+        match self.parts.leases.send(note, PATIENCE).await {
+            // It ends first: when the run is complete, as a run that is resumed after its last step is at
+            // once, or with an error of its own. There is nobody left to be told, and nothing to be done.
+            Err(MailboxError::Closed { .. }) => Ok(()),
+            other => Ok(other?),
+        }
     }
 }
 

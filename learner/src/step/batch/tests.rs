@@ -11,7 +11,7 @@ fn loss(kl_beta: f64) -> PolicyLoss {
 }
 
 /// Prompt of 3 tokens, completions of 1 to 8: 39 in all. Group 2 has equal rewards.
-fn batch(kl_beta: f64) -> StepBatch {
+fn groups() -> Vec<ScoredGroup> {
     let groups = (0..5).map(|index| {
         let mut parts = parts(index);
         if index == 2 {
@@ -19,7 +19,15 @@ fn batch(kl_beta: f64) -> StepBatch {
         }
         ScoredGroup::new(parts).unwrap()
     });
-    StepBatch::new(0, groups.collect(), loss(kl_beta), 16).unwrap()
+    groups.collect()
+}
+
+fn batch(kl_beta: f64) -> StepBatch {
+    StepBatch::new(0, groups(), loss(kl_beta), 16).unwrap()
+}
+
+fn completions<'a>(run: &'a [&'a Prepared]) -> impl Iterator<Item = &'a ScoredCompletion> {
+    run.iter().flat_map(|prepared| prepared.completions())
 }
 
 fn indices(cut: Vec<Vec<&Prepared>>) -> Vec<Vec<u64>> {
@@ -41,10 +49,8 @@ fn groups_that_teach_nothing_are_left_out() {
 fn slopes_do_not_depend_on_the_cut() {
     let batch = batch(0.0);
     let predict = |run: &[&Prepared]| Learned {
-        logprobs: completions(run)
-            .flat_map(|(_, c, _)| c.logprobs.iter().map(|l| l - 0.01))
-            .collect(),
-        entropies: completions(run).flat_map(|(_, c, _)| vec![0.5; c.tokens.len()]).collect(),
+        logprobs: completions(run).flat_map(|c| c.logprobs.iter().map(|l| l - 0.01)).collect(),
+        entropies: completions(run).flat_map(|c| vec![0.5; c.tokens.len()]).collect(),
     };
     let at = |limit| {
         let mut tally = Tally::default();
@@ -56,12 +62,86 @@ fn slopes_do_not_depend_on_the_cut() {
     let (whole, tally) = at(10_000);
     // The inert group counts in the divisor: 5 groups of 36 tokens, not 4.
     assert_eq!(whole.len(), 4 * 36);
-    let advantage = batch.groups[0].advantages.values()[0];
+    let advantage = batch.groups[0].lesson.weight(0).unwrap();
     let expected = -(libm::exp(f64::from(-0.26f32) + 0.25) * advantage) / 180.0;
     assert!((f64::from(whole[0]) - expected).abs() < 1e-9, "{} {expected}", whole[0]);
     assert_eq!(tally.statistics().entropy, Some(0.5));
     for limit in [1, 50, 78] {
         assert_eq!(at(limit), (whole.clone(), tally.clone()), "{limit}");
+    }
+}
+
+/// Rewards of `parts` are 0, ½, 1, 0, ½, 1, 0, ½: sample 2 is the best, sample 0 the worst; they have 3
+/// tokens and 1. Group 2 has equal rewards, ½.
+fn picked(objective: Objective) -> StepBatch {
+    let settings = objective.settings(None, None, 0.0).unwrap();
+    let loss = PolicyLoss::new(objective, settings, DEFAULT_EPSILON).unwrap();
+    StepBatch::new(0, groups(), loss, 16).unwrap()
+}
+
+#[test]
+fn what_is_not_picked_goes_through_no_model() {
+    let batch = picked(Objective::Dpo);
+    assert_eq!(indices(batch.learned(14)), [vec![0, 1], vec![3, 4]]);
+    assert_eq!(indices(batch.inert(1000)), [[2]]);
+    let tokens = batch.learned(1)[0][0].tokens();
+    assert_eq!(tokens.suffixes.iter().map(Vec::len).collect::<Vec<_>>(), [1, 3]);
+    // A group that teaches nothing is measured whole.
+    assert_eq!(batch.inert(1)[0][0].tokens().suffixes.len(), 8);
+
+    let batch = picked(Objective::Sft);
+    assert_eq!(indices(batch.learned(18)), [vec![0, 1, 2], vec![3, 4]]);
+    // The first of equals, which has one token.
+    assert_eq!(batch.learned(1)[2][0].size(), 3 + 1);
+}
+
+#[test]
+fn pairs_are_learned_together_and_divided_by_their_number() {
+    let batch = picked(Objective::Dpo);
+    let at = |limit| {
+        let mut tally = Tally::default();
+        let mut slopes = Vec::new();
+        for run in batch.learned(limit) {
+            let tokens = completions(&run).map(|c| c.tokens.len()).sum();
+            let all = |value: f32| Learned {
+                logprobs: vec![value; tokens],
+                entropies: vec![0.5; tokens],
+            };
+            // The chosen one gained 3 · ½, the rejected one ½: a margin of β.
+            let found = batch.slopes(&run, &all(-0.5), Some(&all(-1.0)), &mut tally).unwrap();
+            slopes.extend(found);
+        }
+        (slopes, tally.statistics())
+    };
+    let (slopes, seen) = at(1000);
+    let slope = (0.1 / (1.0 + 0.1f64.exp()) / 4.0) as f32;
+    let of_pair = [slope, -slope, -slope, -slope];
+    assert_eq!(slopes.len(), 16);
+    for (found, expected) in slopes.iter().zip(of_pair.iter().cycle()) {
+        assert!((found - expected).abs() < 1e-8, "{slopes:?}");
+    }
+    let preference = seen.preference.unwrap();
+    assert_eq!((preference.pairs, preference.accuracy), (4, 1.0));
+    assert!((preference.margin - 0.1).abs() < 1e-12);
+    assert!((seen.loss - (1.0 + (-0.1f64).exp()).ln()).abs() < 1e-12);
+    for limit in [1, 10] {
+        assert_eq!(at(limit), (slopes.clone(), seen.clone()));
+    }
+}
+
+#[test]
+fn a_step_without_a_pair_is_a_step() {
+    let equal = |index| {
+        let mut parts = parts(index);
+        parts.completions.iter_mut().for_each(|completion| completion.reward = 0.0);
+        ScoredGroup::new(parts).unwrap()
+    };
+    for objective in [Objective::Dpo, Objective::Sft] {
+        let settings = objective.settings(None, None, 0.0).unwrap();
+        let loss = PolicyLoss::new(objective, settings, DEFAULT_EPSILON).unwrap();
+        let batch = StepBatch::new(0, (0..3).map(equal).collect(), loss, 16).unwrap();
+        assert!(batch.learned(1000).is_empty());
+        assert_eq!(indices(batch.inert(1000)), [[0, 1, 2]]);
     }
 }
 
