@@ -8,10 +8,11 @@ pub mod directory;
 pub mod progress;
 pub mod setup;
 pub mod summary;
+pub mod trivial;
 
 pub use cluster::{Work, token};
 
-use crate::evaluation::{evaluate, table::Comparison, table::Report};
+use crate::evaluation::{evaluate, record, table::Comparison, table::Report};
 use crate::recipe::{QUICKSTART, Recipe};
 use crate::track::{self, Tracked};
 use crate::{compute, machine, plot, screen};
@@ -62,6 +63,10 @@ pub struct TrainArgs {
     resume: Option<PathBuf>,
 }
 
+/// The evaluations: what each is called, and where its rows are written.
+const BEFORE: (&str, &str) = ("before", record::BEFORE_FILE);
+const AFTER: (&str, &str) = ("after", record::AFTER_FILE);
+
 /// Runs the command.
 pub fn run(args: &TrainArgs) -> Result<()> {
     let begin = Instant::now();
@@ -93,7 +98,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     };
     let screen = Screen::new();
     log(&screen, &directory)?;
-    setup.introduce(&screen, &directory);
+    setup.introduce(&screen, &directory)?;
     let tracked = Tracked::begin(&setup.basis.recipe, &identity, &directory, targets)?;
     let outcome = complete(&setup, &identity, &directory, &screen, begin);
     tracked.finish(match &outcome {
@@ -117,7 +122,7 @@ fn complete(
     let before = match directory.read("before.json")? {
         Some(report) => Some(report),
         None => {
-            let report = setup.evaluate(screen, "before", &setup.basis.policy)?;
+            let report = setup.evaluate(screen, directory, BEFORE, &setup.basis.policy)?;
             if let Some(report) = &report {
                 directory.write("before.json", &serde_json::to_vec_pretty(report)?)?;
             }
@@ -145,7 +150,7 @@ fn complete(
     let trained = Policy::load(&done.policy, setup.basis.dtype, &device)?;
     let summary = Summary {
         before,
-        after: setup.evaluate(screen, "after", &trained)?,
+        after: setup.evaluate(screen, directory, AFTER, &trained)?,
         weights_digest: done.weights_digest,
         logprob_gap_max: done.logprob_gap_max,
         steps: setup.identity.total_steps,
@@ -161,7 +166,7 @@ fn complete(
     directory.write("summary.json", &serde_json::to_vec_pretty(&summary)?)?;
     screen::say(format_args!(
         "\n{summary}\n\nrun          {run} (summary.json, metrics.jsonl, curves.png)\npolicy       {policy}\n\n\
-         try next     octet eval {policy} --show 5",
+         try next     octet report {run}\n             octet eval {policy} --show 5",
         run = directory.path().display(),
         policy = done.policy.display(),
     ));
@@ -179,8 +184,14 @@ fn log(screen: &Screen, directory: &RunDirectory) -> Result<()> {
 }
 
 impl Setup {
-    /// Scores a policy on the held-out set; `None` where evaluation is disabled.
-    fn evaluate(&self, screen: &Screen, when: &str, policy: &Policy) -> Result<Option<Report>> {
+    /// Scores a policy on the held-out set, and writes down each row; `None` where evaluation is disabled.
+    fn evaluate(
+        &self,
+        screen: &Screen,
+        directory: &RunDirectory,
+        (when, file): (&str, &str),
+        policy: &Policy,
+    ) -> Result<Option<Report>> {
         let keys = &self.basis.recipe.evaluation;
         if !keys.enabled {
             return Ok(None);
@@ -198,6 +209,7 @@ impl Setup {
             evaluate(policy, rows, &*self.function, sampling, |n| bar.set_position(n as u64))
                 .context("evaluating the held-out set")?;
         bar.finish_and_clear();
+        directory.write(file, &record::lines(rows, &outcomes)?)?;
         Ok(Some(Report::new(&outcomes)))
     }
 }
