@@ -15,6 +15,7 @@ mod network;
 mod plot;
 mod reach;
 mod recipe;
+mod report;
 mod reward;
 mod roles;
 mod rollouts;
@@ -54,6 +55,7 @@ enum Command {
     Certs(certs::CertsArgs),
     Status(status::StatusArgs),
     Rollouts(rollouts::RolloutsArgs),
+    Report(report::ReportArgs),
     Bench(bench::BenchArgs),
     Track(track::TrackArgs),
     Coordinator(roles::CoordinatorArgs),
@@ -87,6 +89,7 @@ fn main() -> ExitCode {
         Command::Certs(args) => certs::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Rollouts(args) => rollouts::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Track(args) => track::run(&args),
         Command::Coordinator(args) => roles::coordinator(&args),

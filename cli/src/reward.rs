@@ -1,7 +1,7 @@
 //! `octet reward`: score answers, serve a reward, and swap the reward of a run while it goes on.
 
 mod admin;
-mod history;
+pub mod history;
 mod serve;
 mod shadow;
 mod source;

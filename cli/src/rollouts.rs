@@ -48,37 +48,52 @@ pub struct RolloutsArgs {
 
 /// A group, as it is shown.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-struct Shown {
-    group: u64,
-    step: u64,
-    policy_version: u64,
-    reward_revision: u64,
-    worker: String,
+pub struct Shown {
+    /// Its index in the run.
+    pub group: u64,
+    /// The step that consumed it, from 0.
+    pub step: u64,
+    /// The version that sampled it.
+    pub policy_version: u64,
+    /// The revision that scored it.
+    pub reward_revision: u64,
+    /// Who sampled it.
+    pub worker: String,
     /// Whether all rewards are equal.
-    zero_variance: bool,
+    pub zero_variance: bool,
     /// Whether nothing was learned from the group, but for a KL penalty.
-    taught_nothing: bool,
-    request: String,
-    prompt: String,
-    completions: Vec<ShownCompletion>,
+    pub taught_nothing: bool,
+    /// The last message of the user.
+    pub request: String,
+    /// The prompt as the policy saw it.
+    pub prompt: String,
+    /// Its completions.
+    pub completions: Vec<ShownCompletion>,
 }
 
 /// A completion, as it is shown.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-struct ShownCompletion {
-    sample: u32,
-    text: String,
-    finish: &'static str,
-    reward: f64,
-    /// Its advantage; none where the objective picks completions instead.
-    advantage: Option<f64>,
+pub struct ShownCompletion {
+    /// Its index in the group.
+    pub sample: u32,
+    /// What the policy wrote, special tokens included.
+    pub text: String,
+    /// Why it ended: `stop` or `length`.
+    pub finish: &'static str,
+    /// Its reward.
+    pub reward: f64,
+    /// What it counts for, beside the others of its group; none where the objective picks completions instead.
+    pub advantage: Option<f64>,
     /// What it was picked as, where the objective picks: `chosen`, `rejected` or `best`.
-    picked: Option<&'static str>,
-    verdict: String,
-    detail: String,
+    pub picked: Option<&'static str>,
+    /// The reward's label.
+    pub verdict: String,
+    /// The reward's line for a person.
+    pub detail: String,
     /// Of all its tokens together, in nats.
-    logprob: f64,
-    logprobs: Vec<f32>,
+    pub logprob: f64,
+    /// Of each token, in nats.
+    pub logprobs: Vec<f32>,
 }
 
 /// Runs the command.
@@ -127,25 +142,29 @@ fn chosen(args: &RolloutsArgs, recipe: &Recipe, spool: &Spool) -> Result<Vec<Gro
     Ok(found)
 }
 
-/// The tokenizer of the run's policy, wherever that is by now.
+/// The tokenizer of the run's policy: the one named, that of a commit, or that of the policy it started from.
 fn tokenizer(args: &RolloutsArgs, recipe: &Recipe) -> Result<Tokenizer> {
     if let Some(model) = &args.model {
         return tokenizer_of(model);
     }
-    let first = match tokenizer_of(&recipe.model.path) {
-        Ok(found) => return Ok(found),
-        Err(error) => error,
-    };
-    // Seen from another machine or folder, the commits have it too.
-    match newest_commit(&args.run).map(|commit| Tokenizer::from_dir(&commit)) {
-        Some(Ok(found)) => Ok(found),
-        _ => Err(first)
+    match committed_tokenizer(&args.run) {
+        Some(found) => Ok(found),
+        None => tokenizer_of(&recipe.model.path)
             .context("looking for the policy's tokenizer; name its directory with --model"),
     }
 }
 
-fn tokenizer_of(model: &Path) -> Result<Tokenizer> {
+/// The tokenizer of a policy; one on the hub is downloaded unless it is there already.
+///
+/// # Errors
+/// There is no such policy, or it has none.
+pub fn tokenizer_of(model: &Path) -> Result<Tokenizer> {
     Ok(Source::open(&crate::model::locate(model)?)?.tokenizer()?)
+}
+
+/// The tokenizer that lies beside a run's newest commit: seen from another machine or folder, it is there too.
+pub fn committed_tokenizer(run: &Path) -> Option<Tokenizer> {
+    newest_commit(run).and_then(|commit| Tokenizer::from_dir(&commit).ok())
 }
 
 fn newest_commit(run: &Path) -> Option<PathBuf> {
@@ -155,7 +174,11 @@ fn newest_commit(run: &Path) -> Option<PathBuf> {
 }
 
 impl Shown {
-    fn new(stored: &ScoredGroup, recipe: &Recipe, tokenizer: &Tokenizer) -> Result<Self> {
+    /// A stored group with its texts and the advantages that the recipe gives.
+    ///
+    /// # Errors
+    /// Tokens that the tokenizer does not have.
+    pub fn new(stored: &ScoredGroup, recipe: &Recipe, tokenizer: &Tokenizer) -> Result<Self> {
         let rewards = GroupRewards::new(stored.rewards())
             .with_context(|| format!("the rewards of group {}", stored.group))?;
         let learner = &recipe.learner;

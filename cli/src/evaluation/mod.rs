@@ -8,6 +8,7 @@ pub mod charts;
 mod facets;
 pub mod interval;
 pub mod markdown;
+pub mod record;
 pub mod study;
 pub mod suite;
 pub mod table;
@@ -32,6 +33,8 @@ pub struct Outcome {
     pub reward: f64,
     /// The reward's label.
     pub verdict: String,
+    /// The reward's line for a person.
+    pub detail: String,
 }
 
 /// Rows that can be sampled at once.
@@ -65,6 +68,7 @@ pub fn evaluate(
                 completion: String::new(),
                 reward: 0.0,
                 verdict: TOO_LONG.to_owned(),
+                detail: format!("{} tokens of prompt in a context of {context}", prompt.len()),
             };
             outcomes.extend(std::iter::repeat_n(outcome, samples));
             continue;
@@ -82,6 +86,7 @@ pub fn evaluate(
                 completion,
                 reward: verdict.reward,
                 verdict: verdict.label.into_owned(),
+                detail: verdict.detail,
             });
             progress(outcomes.len());
         }

@@ -22,6 +22,7 @@ fn outcome(rows: &[Example], row: usize, completion: &str, reward: f64) -> Outco
         completion: completion.to_owned(),
         reward,
         verdict: String::new(),
+        detail: String::new(),
     }
 }
 

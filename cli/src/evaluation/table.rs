@@ -175,7 +175,14 @@ mod tests {
     use octet_dataset::Behaviour;
 
     fn outcome(row: usize, behaviour: Behaviour, reward: f64) -> Outcome {
-        Outcome { row, behaviour, completion: String::new(), reward, verdict: "right-call".into() }
+        Outcome {
+            row,
+            behaviour,
+            completion: String::new(),
+            reward,
+            verdict: "right-call".into(),
+            detail: String::new(),
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use octet_coordinator::journal::read_revisions;
 use octet_coordinator::machine::Revision;
 use octet_reward_service::{RewardSource, builtin, open};
 use octet_runtime::config::{Layers, load, to_toml};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Show which reward scored which steps of a run, from its record.
 #[derive(Args, Debug)]
@@ -25,10 +25,7 @@ pub struct HistoryArgs {
 
 /// Runs the command.
 pub fn run(args: &HistoryArgs) -> Result<()> {
-    let (bound, _) = read_revisions(&args.run.join(JOURNAL_FILE))?;
-    let bound: Vec<(Revision, u64)> =
-        bound.into_iter().map(|(revision, from)| (revision, from.get())).collect();
-    let in_force = in_force(&bound);
+    let in_force = of_run(&args.run)?;
     if !args.replay {
         for (revision, from) in &in_force {
             crate::screen::say(format_args!(
@@ -70,7 +67,18 @@ pub fn run(args: &HistoryArgs) -> Result<()> {
     Ok(())
 }
 
-/// The revisions that rewarded, or will reward, any step, each with its first: by step.
+/// The revisions that rewarded, or will reward, any step of a run, each with its first step, from 0: by step.
+///
+/// # Errors
+/// The journal of the run's coordinator cannot be read.
+pub fn of_run(run: &Path) -> Result<Vec<(Revision, u64)>> {
+    let (bound, _) = read_revisions(&run.join(JOURNAL_FILE))?;
+    let bound: Vec<(Revision, u64)> =
+        bound.into_iter().map(|(revision, from)| (revision, from.get())).collect();
+    Ok(in_force(&bound))
+}
+
+/// Of all that was bound, what counted.
 fn in_force(bound: &[(Revision, u64)]) -> Vec<(Revision, u64)> {
     let kept = bound.iter().enumerate().filter(|(at, (_, from))| {
         // One that was bound later, and to an earlier step or the same, took all its steps.

@@ -8,11 +8,12 @@ pub mod directory;
 pub mod progress;
 pub mod setup;
 pub mod summary;
+pub mod trivial;
 pub mod whole;
 
 pub use cluster::{Work, token};
 
-use crate::evaluation::{evaluate, table::Report};
+use crate::evaluation::{evaluate, record, table::Report};
 use crate::recipe::{QUICKSTART, Recipe};
 use crate::{screen, track};
 use anyhow::{Context, Result};
@@ -92,7 +93,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     };
     let screen = Screen::new();
     log(&screen, directory.join("log.jsonl"))?;
-    setup.introduce(&screen, &directory);
+    setup.introduce(&screen, &directory)?;
     let stop = CancellationToken::new();
     let run = Run {
         setup: &setup,
@@ -121,13 +122,14 @@ struct Alone<'a> {
 
 impl Onlooker for Alone<'_> {
     fn evaluate(&mut self, when: &str, policy: &Policy) -> Result<Option<Report>> {
-        self.setup.evaluate(self.screen, when, policy)
+        let file = if when == "before" { record::BEFORE_FILE } else { record::AFTER_FILE };
+        self.setup.evaluate(self.screen, self.directory, (when, file), policy)
     }
 
     fn done(&mut self, summary: &Summary) {
         screen::say(format_args!(
             "\n{summary}\n\nrun          {run} (summary.json, metrics.jsonl, curves.png)\npolicy       {policy}\n\n\
-             try next     octet eval {policy} --show 5",
+             try next     octet report {run}\n             octet eval {policy} --show 5",
             run = self.directory.path().display(),
             policy = summary.policy,
         ));
@@ -135,8 +137,14 @@ impl Onlooker for Alone<'_> {
 }
 
 impl Setup {
-    /// Scores a policy on the held-out set; `None` where evaluation is disabled.
-    fn evaluate(&self, screen: &Screen, when: &str, policy: &Policy) -> Result<Option<Report>> {
+    /// Scores a policy on the held-out set, and writes down each row; `None` where evaluation is disabled.
+    fn evaluate(
+        &self,
+        screen: &Screen,
+        directory: &RunDirectory,
+        (when, file): (&str, &str),
+        policy: &Policy,
+    ) -> Result<Option<Report>> {
         let keys = &self.basis.recipe.evaluation;
         if !keys.enabled {
             return Ok(None);
@@ -154,6 +162,7 @@ impl Setup {
             evaluate(policy, rows, &*self.function, sampling, |n| bar.set_position(n as u64))
                 .context("evaluating the held-out set")?;
         bar.finish_and_clear();
+        directory.write(file, &record::lines(rows, &outcomes)?)?;
         Ok(Some(Report::new(&outcomes)))
     }
 }

@@ -3,6 +3,7 @@
 use super::basis::{Basis, longest};
 use super::directory::{Identity, RunDirectory};
 use super::progress::Screen;
+use super::trivial::{TRIVIAL_FILE, Trivial};
 use crate::recipe::Recipe;
 use crate::{compute, model};
 use anyhow::{Context, Result};
@@ -63,9 +64,12 @@ impl Setup {
         Ok(Self { basis, device, identity, held_out, function, swaps, longest_prompt, memory })
     }
 
-    /// Says what is about to happen, and what trivial policies would earn: nobody shall mistake
-    /// silence for skill.
-    pub fn introduce(&self, screen: &Screen, directory: &RunDirectory) {
+    /// Says what is about to happen, and what trivial policies would earn, which is also written down: nobody
+    /// shall mistake silence for skill.
+    ///
+    /// # Errors
+    /// The run directory cannot be written.
+    pub fn introduce(&self, screen: &Screen, directory: &RunDirectory) -> Result<()> {
         let r = &self.basis.recipe;
         let held = self.memory.peaks().map(|(place, peak)| match place {
             Place::Host => format!("{peak} of memory"),
@@ -86,11 +90,13 @@ impl Setup {
             self.identity.config_digest.short(),
             held.join(", "),
         ));
+        let table = trivial::table(&self.basis.train, &*self.function);
         screen.line(&format!(
-            "\nwhat trivial policies would earn on {}\n{}",
-            r.data.train.display(),
-            trivial::table(&self.basis.train, &*self.function)
+            "\nwhat trivial policies would earn on {}\n{table}",
+            r.data.train.display()
         ));
+        let earned = Trivial::new(&table, &self.held_out, &*self.function);
+        directory.write(TRIVIAL_FILE, &serde_json::to_vec_pretty(&earned)?)
     }
 }
 
