@@ -62,6 +62,7 @@ struct KeptOutcome {
     behaviour: String,
     reward: f64,
     verdict: String,
+    detail: String,
     completion: String,
 }
 
@@ -128,6 +129,7 @@ impl Yardstick {
             behaviour: outcome.behaviour.name().to_owned(),
             reward: outcome.reward,
             verdict: outcome.verdict.clone(),
+            detail: outcome.detail.clone(),
             completion: outcome.completion.clone(),
         };
         let kept =
@@ -160,6 +162,7 @@ impl Yardstick {
                 completion: kept.completion,
                 reward: kept.reward,
                 verdict: kept.verdict,
+                detail: kept.detail,
             })
         };
         kept.outcomes.into_iter().map(outcome).collect::<Result<_>>().map(Some)

@@ -387,7 +387,7 @@ impl Running {
         match self.parts.leases.send(note, PATIENCE).await {
             // It ends first: when the run is complete, as a run that is resumed after its last step is at
             // once, or with an error of its own. There is nobody left to be told, and nothing to be done.
-            Err(MailboxError::Closed { .. }) => Ok(()),
+            Err(undelivered) if matches!(undelivered.why, MailboxError::Closed { .. }) => Ok(()),
             other => Ok(other?),
         }
     }
