@@ -22,6 +22,7 @@ fn outcomes(right: impl Fn(usize) -> bool) -> Vec<Outcome> {
         completion: String::new(),
         reward: if right(row) { 1.0 } else { 0.5 },
         verdict: "right-call".into(),
+        detail: String::new(),
     };
     (0..40).map(outcome).collect()
 }
