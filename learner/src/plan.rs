@@ -13,11 +13,12 @@ use sizes::Sizes;
 
 use crate::config::Recipe;
 use octet_policy::config::{Dtype, ModelConfig};
+use octet_policy::lora::Lora;
 use octet_policy::model::Keep;
 use std::fmt;
 
 /// The numbers of a recipe that memory depends on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Workload {
     /// Element type of weights and activations.
     pub dtype: Dtype,
@@ -37,6 +38,8 @@ pub struct Workload {
     pub reference: bool,
     /// Whether the model computes on a device that has memory of its own.
     pub device: bool,
+    /// The adapter that is trained instead of the weights.
+    pub lora: Option<Lora>,
 }
 
 /// When memory is held.
@@ -119,6 +122,7 @@ impl Workload {
             micro_batch_tokens: recipe.micro_batch_tokens,
             lag: recipe.lag,
             reference: recipe.loss.settings().needs_reference(),
+            lora: recipe.shape.adapter.map(|fresh| fresh.lora),
         }
     }
 
@@ -142,7 +146,10 @@ impl MemoryPlan {
             item("gradients", sizes.gradients(), Phase::Always),
             item("position tables", sizes.tables(), Phase::Always),
         ];
-        if workload.reference {
+        if workload.lora.is_some() {
+            // The reference is the weights without it.
+            items.push(item("adapter", sizes.trained(), Phase::Always));
+        } else if workload.reference {
             items.push(item("reference policy", sizes.weights(), Phase::Always));
         }
         if workload.device {
@@ -151,7 +158,7 @@ impl MemoryPlan {
             items.push(item("attention of one part", sizes.scores(), Phase::Learning));
         }
         if workload.lag > 0 {
-            items.push(item("policy that sampled", sizes.weights(), Phase::Learning));
+            items.push(item("policy that sampled", sizes.trained(), Phase::Learning));
         }
         items.extend([
             host("optimiser moments", sizes.moments(), Phase::Always),
@@ -159,7 +166,7 @@ impl MemoryPlan {
             item("kept activations", sizes.kept(keep), Phase::Learning),
             item("one layer at work", sizes.layer_at_work(), Phase::Learning),
             item("output head", sizes.head(), Phase::Learning),
-            host("next version", sizes.weights(), Phase::Committing),
+            host("next version", sizes.trained(), Phase::Committing),
             host("files being written", sizes.files(), Phase::Committing),
         ]);
         let (parameters, tokens) = (config.param_count() as u64, workload.tokens());

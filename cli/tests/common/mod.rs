@@ -5,6 +5,7 @@
 pub mod cluster;
 pub mod http;
 pub mod mlflow;
+pub mod own;
 pub mod python;
 pub mod serving;
 

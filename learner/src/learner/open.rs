@@ -20,7 +20,9 @@ use crate::thread::Place;
 use crate::update::Updater;
 use candle_core::{DType, Device};
 use octet_policy::config::{Dtype, ModelConfig};
-use octet_policy::policy::Policy;
+use octet_policy::files::{AdapterBase, AdapterFiles};
+use octet_policy::model::Params;
+use octet_policy::policy::{Policy, PolicyError};
 use octet_policy::source::Source;
 use octet_proto::{GroupIndex, PolicyVersion, StepIndex};
 use std::path::Path;
@@ -45,15 +47,14 @@ impl Learner {
         let checkpoints = Checkpoints::open(&config.run, config.config_digest.clone())?;
         let latest = checkpoints.latest()?;
         let committed = latest.as_ref().map_or(0, |latest| latest.state().committed_steps);
-        let directory = latest.as_ref().map_or(config.model.as_path(), Checkpoint::path);
-        let policy = load(directory)?;
+        let (mut policy, base) = newest(&recipe, &config.model, latest.as_ref())?;
         let hyperparameters = recipe.hyperparameters;
         let updater = match &latest {
             None => Updater::new(policy.model.clone(), plan.keep(), hyperparameters)?,
             Some(latest) => {
-                let digest = policy.model.params().digest()?.to_hex();
+                let digest = policy.model.trained().digest()?.to_hex();
                 latest.check_weights(digest.as_str())?;
-                let specs = policy.model.params().specs().iter();
+                let specs = policy.model.trained().specs().iter();
                 let specs =
                     specs.map(|s| TensorSpec { name: s.name.clone(), shape: s.shape.clone() });
                 let optimiser = latest.optimizer(hyperparameters, specs.collect())?;
@@ -61,9 +62,14 @@ impl Learner {
             }
         };
         let updater = updater.computing(dtype, device)?;
-        let reference = match recipe.loss.settings().needs_reference() {
-            true => Some(load(&config.model)?.model.to(dtype, device)?),
-            false => None,
+        if base.is_some() {
+            // The weights below the adapter are where they are computed with, and nowhere else.
+            policy.model = updater.model().with_trained(updater.weights().clone());
+        }
+        let reference = match (recipe.loss.settings().needs_reference(), &base) {
+            (false, _) => None,
+            (true, None) => Some(load(&config.model)?.model.to(dtype, device)?),
+            (true, Some(_)) => Some(updater.model().base()),
         };
         let publication = publication(&recipe, committed, &checkpoints, &config, &policy)?;
 
@@ -97,6 +103,7 @@ impl Learner {
         let trainer = Trainer {
             recipe,
             reference,
+            base,
             updater,
             // Reads while the other one, the writer's, appends.
             spool: Spool::open(&path)?,
@@ -129,6 +136,30 @@ fn load(directory: &Path) -> Result<Policy, LearnerError> {
     Ok(Policy::load(directory, DType::F32, &Device::Cpu)?)
 }
 
+/// The policy of the newest commit, or version 0; and what its adapter belongs to, where one is trained.
+fn newest(
+    recipe: &Recipe,
+    model: &Path,
+    latest: Option<&Checkpoint>,
+) -> Result<(Policy, Option<AdapterBase>), LearnerError> {
+    let Some(fresh) = &recipe.shape.adapter else {
+        return Ok((load(latest.map_or(model, Checkpoint::path))?, None));
+    };
+    let policy = load(model)?;
+    let name = std::path::absolute(model).unwrap_or_else(|_| model.to_owned());
+    let digest = policy.model.params().digest()?.to_hex().to_string();
+    let base = AdapterBase { name: name.to_string_lossy().into_owned(), digest: Some(digest) };
+    let policy = match latest {
+        None => Policy { model: policy.model.with_fresh_lora(fresh)?, ..policy },
+        Some(latest) => policy.with_adapter(&adapter(latest.path())?)?,
+    };
+    Ok((policy, Some(base)))
+}
+
+fn adapter(directory: &Path) -> Result<AdapterFiles, LearnerError> {
+    Ok(AdapterFiles::open(directory).map_err(PolicyError::from)?)
+}
+
 /// The versions that the steps to come are sampled with, as far as they exist.
 fn publication(
     recipe: &Recipe,
@@ -138,19 +169,28 @@ fn publication(
     newest: &Policy,
 ) -> Result<Publication, LearnerError> {
     let publication = Publication::new(recipe.lag, []);
-    let publish = |version, policy: &Policy| -> Result<(), LearnerError> {
-        let weights = policy.model.params().to(config.dtype, &Device::Cpu)?;
+    let model = newest.model.config();
+    let publish = |version, weights: &Params| -> Result<(), LearnerError> {
+        let weights = weights.to(config.dtype, &Device::Cpu)?;
         publication.publish(Published::new(PolicyVersion(version), &weights)?);
         Ok(())
     };
     for version in committed.saturating_sub(recipe.lag)..committed {
-        let policy = match version {
-            0 => load(&config.model)?,
-            _ => load(checkpoints.load(version)?.path())?,
+        let weights = match (&recipe.shape.adapter, version) {
+            (None, 0) => load(&config.model)?.model.params().clone(),
+            (None, _) => load(checkpoints.load(version)?.path())?.model.params().clone(),
+            (Some(fresh), 0) => {
+                let (specs, values) = (fresh.lora.tensor_specs(model), fresh.values(model));
+                Params::of_vecs(specs, values, DType::F32, &Device::Cpu)?
+            }
+            (Some(_), _) => {
+                let files = adapter(checkpoints.load(version)?.path())?;
+                files.params(model, DType::F32, &Device::Cpu)?
+            }
         };
-        publish(version, &policy)?;
+        publish(version, &weights)?;
     }
-    publish(committed, newest)?;
+    publish(committed, newest.model.trained())?;
     Ok(publication)
 }
 

@@ -36,6 +36,11 @@ impl<'a> Mat<'a> {
         Self { data, row_stride: 1, col_stride: stride }
     }
 
+    /// The rows from `row` on.
+    fn below(self, row: usize) -> Self {
+        Self { data: &self.data[row * self.row_stride..], ..self }
+    }
+
     pub(super) fn at(&self, i: usize, j: usize) -> usize {
         i * self.row_stride + j * self.col_stride
     }
@@ -113,6 +118,25 @@ pub fn gemm_serial(
     start: Start,
 ) {
     run((m, n, k), a, b, c, ldc, start, n.div_ceil(NR).max(1));
+}
+
+/// As [`gemm`], for a `C` of so few columns that they make no work for several threads: they share its rows. `C` has no
+/// gaps. The bits are those of [`gemm`].
+///
+/// # Panics
+/// As [`gemm`].
+pub fn gemm_tall(
+    (m, n, k): (usize, usize, usize),
+    a: Mat<'_>,
+    b: Rhs<'_>,
+    c: &mut [f32],
+    start: Start,
+) {
+    assert_eq!(c.len(), m * n, "C has gaps");
+    let per_task = MIN_TASK.div_ceil((n * k).max(1)).next_multiple_of(MR);
+    parallel::for_each_chunk(c, per_task * n, |task, c| {
+        gemm_serial((c.len() / n, n, k), a.below(task * per_task), b, c, n, start);
+    });
 }
 
 fn run(

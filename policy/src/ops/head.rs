@@ -67,13 +67,13 @@ impl Head<'_> {
         Ok(predictions)
     }
 
-    /// Given `d loss / d logprob` of every target, adds to the head's gradient and returns that of
+    /// Given `d loss / d logprob` of every target, adds to the head's gradient, where that is wanted, and returns that of
     /// `hidden`. Logits are computed again, chunk by chunk.
     pub fn backward(
         &self,
         hidden: &Tensor,
         slopes: &[f32],
-        dweight: &mut Tensor,
+        mut dweight: Option<&mut Tensor>,
     ) -> Result<Tensor> {
         let mut parts = Vec::new();
         let mut done = 0;
@@ -100,7 +100,7 @@ impl Head<'_> {
                 self.projection.weight,
                 &dlogits,
                 None,
-                dweight,
+                dweight.as_deref_mut(),
                 None,
             )?);
             Ok(())
