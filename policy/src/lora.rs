@@ -25,7 +25,7 @@ const EXPECTED: &str =
 pub struct Lora {
     /// Rows of `A`, columns of `B`.
     pub rank: NonZeroUsize,
-    /// What the adapter's output is multiplied with, times the rank: with `alpha` fixed, another rank asks for no other
+    /// Divided by the rank, what the output is multiplied with: with `alpha` fixed, another rank asks for no other
     /// learning rate.
     pub alpha: f32,
     /// The projections that have one.
