@@ -431,6 +431,8 @@ fn content_of(function: &str) -> Result<String> {
 const NUMERICS: u32 = 1;
 
 #[cfg(test)]
+mod keys;
+#[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;

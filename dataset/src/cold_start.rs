@@ -4,6 +4,7 @@
 //! name or domain, and none repeats a request that was excluded.
 
 mod copying;
+mod cues;
 mod inventing;
 mod words;
 
@@ -36,6 +37,8 @@ pub struct ColdStartSpec {
     pub difficulty: f64,
     /// The share of invented words among the words of invented tools.
     pub made_up: f64,
+    /// The share of invented parameters whose values are worked in as people do it ("on the {} side").
+    pub natural: f64,
 }
 
 impl Default for ColdStartSpec {
@@ -47,6 +50,7 @@ impl Default for ColdStartSpec {
             behaviours: [0.6, 0.25, 0.15],
             difficulty: 1.0,
             made_up: 0.6,
+            natural: 0.0,
         }
     }
 }
@@ -134,7 +138,7 @@ impl ColdStart {
             let composed = compose(&catalogue.tools, catalogue, behaviour, style, draw);
             return call(DrillKind::Catalogue(behaviour), &example(&composed, Map::new()), draw);
         }
-        let pool = inventing::pool(level, spec.made_up, draw);
+        let pool = inventing::pool(level, spec.made_up, spec.natural, draw);
         let composed = compose(&pool, Catalogue::training(), behaviour, style, draw);
         call(DrillKind::Invented(behaviour), &example(&composed, Map::new()), draw)
     }

@@ -14,6 +14,7 @@ mod state;
 pub use norm::gradient_norm;
 pub use state::StateError;
 
+use octet_policy::kernel::simd::widest;
 use rayon::prelude::*;
 use std::collections::BTreeSet;
 
@@ -332,11 +333,12 @@ impl Moments {
             .zip(self.first.par_chunks_mut(CHUNK))
             .zip(self.second.par_chunks_mut(CHUNK));
         chunks.for_each(|(((values, gradient), first), second)| {
-            update_chunk(constants, values, gradient, first, second);
+            widest(|| update_chunk(constants, values, gradient, first, second));
         });
     }
 }
 
+#[inline(always)]
 fn update_chunk(
     constants: &Constants,
     values: &mut [f32],

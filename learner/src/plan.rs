@@ -38,6 +38,8 @@ pub struct Workload {
     pub reference: bool,
     /// Whether the model computes on a device that has memory of its own.
     pub device: bool,
+    /// Whether versions are given out from memory: where no files have them as they are sampled with.
+    pub in_memory: bool,
     /// The adapter that is trained instead of the weights.
     pub lora: Option<Lora>,
 }
@@ -115,6 +117,7 @@ impl Workload {
         Self {
             dtype,
             device,
+            in_memory: dtype != Dtype::F32 || recipe.shape.adapter.is_some(),
             longest_prompt: recipe.shape.longest_prompt,
             max_tokens: recipe.shape.max_tokens,
             completions: recipe.shape.completions,
@@ -129,8 +132,20 @@ impl Workload {
     /// Tokens of the largest micro-batch: as many as allowed, or the largest group alone; never more
     /// than a step has.
     pub fn tokens(&self) -> u64 {
-        let group = (self.longest_prompt + self.completions * self.max_tokens) as u64;
-        (self.micro_batch_tokens as u64).max(group).min(group.saturating_mul(self.batch))
+        (self.micro_batch_tokens as u64).max(self.group()).min(self.step())
+    }
+
+    /// Whether all of a step is learned at once.
+    fn is_one_part(&self) -> bool {
+        self.tokens() == self.step()
+    }
+
+    fn group(&self) -> u64 {
+        (self.longest_prompt + self.completions * self.max_tokens) as u64
+    }
+
+    fn step(&self) -> u64 {
+        self.group().saturating_mul(self.batch)
     }
 }
 
@@ -143,7 +158,6 @@ impl MemoryPlan {
         let item = |name, bytes, phase| Item { name, bytes, phase, place };
         let mut items = vec![
             item("weights", sizes.weights(), Phase::Always),
-            item("gradients", sizes.gradients(), Phase::Always),
             item("position tables", sizes.tables(), Phase::Always),
         ];
         if workload.lora.is_some() {
@@ -163,10 +177,11 @@ impl MemoryPlan {
         items.extend([
             host("optimiser moments", sizes.moments(), Phase::Always),
             host("published versions", sizes.published(), Phase::Always),
+            item("gradients", sizes.gradients(keep), Phase::Learning),
             item("kept activations", sizes.kept(keep), Phase::Learning),
             item("one layer at work", sizes.layer_at_work(), Phase::Learning),
             item("output head", sizes.head(), Phase::Learning),
-            host("next version", sizes.trained(), Phase::Committing),
+            host("next version", sizes.next_version(), Phase::Committing),
             host("files being written", sizes.files(), Phase::Committing),
         ]);
         let (parameters, tokens) = (config.param_count() as u64, workload.tokens());

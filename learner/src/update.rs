@@ -27,6 +27,7 @@ pub enum UpdateError {
 /// A model being trained.
 pub struct Updater {
     model: Model,
+    /// Nothing at the beginning of a step.
     gradients: Params,
     /// What is optimised, where the model computes with a copy.
     masters: Option<Masters>,
@@ -56,7 +57,7 @@ impl Updater {
 
     /// Goes on with the moments of an earlier run.
     pub fn resume(model: Model, keep: Keep, optimiser: AdamW) -> Result<Self, UpdateError> {
-        let gradients = model.trained().zeros_like()?;
+        let gradients = model.trained().nothing_like()?;
         Ok(Self { model, gradients, masters: None, optimiser, keep })
     }
 
@@ -67,7 +68,7 @@ impl Updater {
         }
         let weights = self.weights().clone();
         let model = self.model.to(dtype, device)?;
-        let gradients = weights.zeros_like()?.to(DType::F32, device)?;
+        let gradients = weights.nothing_like()?.to(DType::F32, device)?;
         let masters = Some(Masters { weights, dtype, device: device.clone() });
         Ok(Self { model, gradients, masters, ..self })
     }
@@ -98,8 +99,10 @@ impl Updater {
         Ok(self.model.learn(groups, shaping, self.keep, &mut self.gradients, slopes)?)
     }
 
-    /// Applies the gradients and clears them. On an error the weights are as they were.
+    /// Applies the gradients and forgets them. On an error the weights are as they were.
     pub fn apply(&mut self, learning_rate: f64) -> Result<Update, UpdateError> {
+        // Nothing was learned where all groups were equal in reward; moments decay all the same.
+        self.gradients.complete()?;
         let gradients = self.gradients.to(DType::F32, &Device::Cpu)?;
         let weights =
             self.masters.as_ref().map_or(self.model.trained(), |masters| &masters.weights);
@@ -112,7 +115,8 @@ impl Updater {
             optimiser.update(&mut parameters, learning_rate)
         })?;
         drop(gradients);
-        self.gradients.clear()?;
+        // Their memory is free for the activations of the next step until each of them is begun again.
+        self.gradients = self.gradients.nothing_like()?;
         let update = update?;
         if let Some(masters) = &self.masters {
             self.model.replace(masters.weights.to(masters.dtype, &masters.device)?);

@@ -3,7 +3,7 @@
 //! Invariant: the three come from one Hugging Face directory or GGUF file (or from the base of an adapter) and fit each
 //! other; a saved policy is such a directory.
 
-use crate::config::{ConfigError, Dtype};
+use crate::config::{ConfigError, Dtype, TensorSpec};
 use crate::files::{
     AdapterBase, AdapterFiles, FilesError, StagedDir, copy_companions, write_adapter, write_model,
 };
@@ -130,17 +130,23 @@ impl Policy {
         copy_companions(staged, &self.directory)?;
         let merged = self.model.merged()?;
         let params = merged.params();
-        let mut values = Vec::with_capacity(params.tensors().len());
-        for tensor in params.tensors() {
-            let flat = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?;
-            values.push(flat.to_vec1::<f32>()?);
+        let values = |spec: &TensorSpec| -> candle_core::Result<Vec<f32>> {
+            let at = params.specs().iter().position(|s| s.name == spec.name).unwrap_or_default();
+            let tensor = params.tensors()[at].to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+            tensor.flatten_all()?.to_vec1()
+        };
+        // One tensor at a time: another copy of all weights is not made.
+        let mut fault = None;
+        let written = write_model(staged, self.model.config(), dtype, |spec| {
+            Cow::Owned(values(spec).unwrap_or_else(|error| {
+                fault.get_or_insert(error);
+                Vec::new()
+            }))
+        });
+        match fault {
+            Some(fault) => Err(fault.into()),
+            None => Ok(written?),
         }
-        let specs = params.specs();
-        write_model(staged, self.model.config(), dtype, |spec| {
-            let at = specs.iter().position(|s| s.name == spec.name).unwrap_or_default();
-            Cow::Borrowed(&values[at])
-        })?;
-        Ok(())
     }
 
     /// Writes the adapter alone into a directory in the making, as PEFT stores it.

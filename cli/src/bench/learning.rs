@@ -1,8 +1,8 @@
 //! Learning: one GRPO update of packed groups, and the speed of its matrix products alone.
 //!
 //! Invariant: batch, micro-batches, slopes, gradients and update are the learner's own code, in the trainer's
-//! order; what a trainer holds besides (the published version) is held here too, so that peak memory is that
-//! of a learner.
+//! order. A trainer holds no more (versions are given out from the files of their commits), so peak memory is that of a
+//! learner.
 
 use super::report::{Findings, Quantity, Samples};
 use super::settings::Settings;
@@ -13,7 +13,6 @@ use octet_learner::config::Recipe;
 use octet_learner::group::{Finish, GroupParts, ScoredCompletion, ScoredGroup};
 use octet_learner::objective::Tally;
 use octet_learner::plan::{Available, MemoryPlan, Phase, Place, Workload, available_memory};
-use octet_learner::service::weights::Published;
 use octet_learner::step::{Gap, ModelCost, StepBatch};
 use octet_learner::update::Updater;
 use octet_policy::config::Dtype;
@@ -137,7 +136,6 @@ pub fn measure(bench: &Bench) -> Result<Findings> {
     let bar = bench.begin("learning", ((1 + s.repeats) * s.groups.get()) as u64);
     let mut rig = Rig::new(bench, s, &plan)?;
     let batch = rig.batch(bench, s)?;
-    let published = Published::new(PolicyVersion(0), rig.updater.weights())?;
     let [mut forward, mut backward, mut optimiser, mut update] =
         [(); 4].map(|()| Samples::default());
     let (result, peak) = room::peak_of(|| -> Result<()> {
@@ -156,7 +154,6 @@ pub fn measure(bench: &Bench) -> Result<Findings> {
         Ok(())
     });
     result?;
-    drop(published);
     let products = products::measure(rig.updater.model(), largest(&batch, rig.recipe))?;
     bar.finish_and_clear();
 

@@ -18,8 +18,9 @@ pub struct Products {
     pub seconds: f64,
 }
 
-/// Bytes of logits that the head has at once.
-const LOGITS: usize = 32 << 20;
+/// Bytes of logits that the head has at once: so many where that is all of them, else a part.
+const KEPT: usize = 96 << 20;
+const CHUNK: usize = 32 << 20;
 /// Each product is measured so often; the fastest counts, as for the machine's own speed.
 const TIMES: usize = 3;
 
@@ -43,7 +44,9 @@ pub fn measure(model: &Model, (rows, predicting): (usize, usize)) -> Result<Prod
         all.add(one(weight(&format!("model.layers.0.{name}.weight"))?, rows)?, layers);
     }
     let head = weight("lm_head.weight").or_else(|_| weight("model.embed_tokens.weight"))?;
-    let chunk = (LOGITS / (4 * head.dim(0)?)).clamp(8, predicting.max(8));
+    let row = 4 * head.dim(0)?;
+    let together = if predicting * row <= KEPT { KEPT } else { CHUNK };
+    let chunk = (together / row).clamp(8, predicting.max(8));
     all.add(one(head, chunk)?, predicting as f64 / chunk as f64);
     Ok(all)
 }

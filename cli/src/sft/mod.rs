@@ -4,6 +4,7 @@
 
 mod corpus;
 mod fresh;
+mod grow;
 mod recipe;
 
 use crate::train::progress::Screen;
@@ -69,7 +70,20 @@ pub fn run(args: &SftArgs) -> Result<()> {
     }
     let start = match (&recipe.model, &recipe.fresh) {
         _ if args.resume => last.clone(),
-        (Some(model), None) => crate::model::locate(model)?,
+        (Some(model), None) => {
+            let found = crate::model::locate(model)?;
+            match recipe.layers {
+                Some(layers) => {
+                    let target = args.out.join("grown");
+                    if target.exists() {
+                        std::fs::remove_dir_all(&target)?;
+                    }
+                    grow::make(&found, layers, &target)?;
+                    target
+                }
+                None => found,
+            }
+        }
         (None, Some(shape)) => {
             let target = args.out.join("fresh");
             if target.exists() {

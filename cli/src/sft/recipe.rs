@@ -16,6 +16,8 @@ pub struct Recipe {
     pub seed: u64,
     /// What to start from: a directory, a GGUF file, or a name on the hub; without one, `fresh` says what to make.
     pub model: Option<PathBuf>,
+    /// How many layers it is given, a multiple of what it has: those that are added change nothing at first.
+    pub layers: Option<usize>,
     /// A model with random weights.
     pub fresh: Option<Fresh>,
     /// The optimiser.
@@ -113,6 +115,9 @@ pub struct Stage {
     /// Share of invented words.
     #[serde(default = "mostly_made_up")]
     pub made_up: f64,
+    /// Share of invented parameters whose values are worked in as people do it.
+    #[serde(default)]
+    pub natural: f64,
 }
 
 impl Default for Optimiser {
@@ -208,6 +213,7 @@ impl Stage {
             behaviours: self.behaviours,
             difficulty: from + (to - from) * progress,
             made_up: self.made_up,
+            natural: self.natural,
         }
     }
 }

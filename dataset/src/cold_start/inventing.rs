@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::LazyLock;
 
+use super::cues::cue;
 use super::words::{invented as pseudo_word, known};
 use crate::catalogue::{Catalogue, ParameterPlan, ToolPlan};
 use crate::draw::Draw;
@@ -62,11 +63,12 @@ const RARE_KINDS: [Kind; 8] = [
     Kind::Codes,
 ];
 
-/// A few tools in at least two domains; more of them, with more parameters, at a higher level.
-pub(super) fn pool(level: f64, made_up: f64, draw: &mut Draw) -> Vec<ToolPlan> {
+/// A few tools in at least two domains; more of them, with more parameters, at a higher level. `made_up` and
+/// `natural` are shares, of words and of parameters.
+pub(super) fn pool(level: f64, made_up: f64, natural: f64, draw: &mut Draw) -> Vec<ToolPlan> {
     let size = 2 + (level * 6.0).round() as usize;
     let domains = if size < 5 { 2 } else { 3 };
-    let mut words = Words { used: HashSet::new(), made_up };
+    let mut words = Words { used: HashSet::new(), made_up, natural };
     let themes: Vec<Theme> = (0..domains).map(|_| Theme::draw(&mut words, draw)).collect();
     let mut tools: Vec<ToolPlan> = Vec::with_capacity(size);
     for index in 0..size {
@@ -79,6 +81,7 @@ pub(super) fn pool(level: f64, made_up: f64, draw: &mut Draw) -> Vec<ToolPlan> {
 struct Words {
     used: HashSet<String>,
     made_up: f64,
+    natural: f64,
 }
 
 impl Words {
@@ -299,7 +302,10 @@ fn parameter(
     } else {
         Vec::new()
     };
+    // No draw is made where there is nothing to choose: older corpora stay what they are.
+    let natural_cue = words.natural > 0.0 && draw.fraction(words.natural);
     let said = match draw.below(100) {
+        _ if natural_cue => Some(cue(kind, &label, alone, draw)),
         0..30 => None,
         30..50 if alone && kind.item().is_none() => Some(natural(kind, &label)),
         _ => Some(match draw.below(11) {

@@ -4,6 +4,7 @@
 //! lanes run side by side and are added in order; chunks are added in order; so are tensors.
 
 use super::CHUNK;
+use octet_policy::kernel::simd::widest;
 use rayon::prelude::*;
 
 const LANES: usize = 8;
@@ -12,12 +13,14 @@ const LANES: usize = 8;
 pub fn gradient_norm<'a>(gradients: impl IntoIterator<Item = &'a [f32]>) -> f64 {
     let mut sum = 0.0;
     for gradient in gradients {
-        let partials: Vec<f64> = gradient.par_chunks(CHUNK).map(sum_of_squares).collect();
+        let partials: Vec<f64> =
+            gradient.par_chunks(CHUNK).map(|chunk| widest(|| sum_of_squares(chunk))).collect();
         sum += partials.into_iter().sum::<f64>();
     }
     sum.sqrt()
 }
 
+#[inline(always)]
 fn sum_of_squares(chunk: &[f32]) -> f64 {
     let mut lanes = [0.0f64; LANES];
     let (rows, rest) = chunk.as_chunks::<LANES>();

@@ -7,6 +7,7 @@
 
 use super::{AdamW, AdamWError, Hyperparameters, Moments, TensorSpec};
 use crate::disk::DiskError;
+use octet_policy::model::le_bytes;
 use safetensors::tensor::{Metadata, View};
 use safetensors::{Dtype, SafeTensorError, serialize_to_file};
 use serde::{Deserialize, Serialize};
@@ -94,7 +95,7 @@ impl View for Values<'_> {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Owned(self.values.iter().flat_map(|value| value.to_le_bytes()).collect())
+        le_bytes(self.values)
     }
 
     fn data_len(&self) -> usize {

@@ -13,7 +13,7 @@ use crate::error::LearnerError;
 use crate::metrics::MetricsLog;
 use crate::plan::{MemoryPlan, Workload, available_on};
 use crate::service::intake::Rules;
-use crate::service::weights::{Publication, Published};
+use crate::service::weights::{Publication, Published, Stored, manifest};
 use crate::spool::Spool;
 use crate::step::trainer::Trainer;
 use crate::thread::Place;
@@ -41,7 +41,9 @@ impl Learner {
         let model = Source::open(&config.model)?.config()?;
         check_context(&recipe, &model, &config.model)?;
         let (dtype, device) = (config.dtype, &config.device);
-        let workload = Workload::new(&recipe, stored(dtype), !device.is_cpu());
+        let mut workload = Workload::new(&recipe, stored(dtype), !device.is_cpu());
+        // A GGUF file has no weights to be given out from; the version made of it is kept until the next is committed.
+        workload.in_memory |= !config.model.is_dir();
         let plan = MemoryPlan::choose(&model, &workload, available_on(device))?;
 
         let checkpoints = Checkpoints::open(&config.run, config.config_digest.clone())?;
@@ -170,27 +172,41 @@ fn publication(
 ) -> Result<Publication, LearnerError> {
     let publication = Publication::new(recipe.lag, []);
     let model = newest.model.config();
-    let publish = |version, weights: &Params| -> Result<(), LearnerError> {
+    let kept = |version, weights: &Params| -> Result<(), LearnerError> {
         let weights = weights.to(config.dtype, &Device::Cpu)?;
         publication.publish(Published::new(PolicyVersion(version), &weights)?);
         Ok(())
     };
+    let publish = |version, policy: &Policy| -> Result<(), LearnerError> {
+        let weights = policy.model.params();
+        // From the files where these have what is sampled with: another copy in memory is saved.
+        if config.dtype != DType::F32 || !policy.directory.is_dir() {
+            return kept(version, weights);
+        }
+        let stored = Stored::open(&policy.directory, policy.model.config());
+        let manifest = manifest(PolicyVersion(version), weights)?;
+        let stored = stored.map_err(PolicyError::from)?;
+        publication.publish(Published::stored(manifest, stored));
+        Ok(())
+    };
     for version in committed.saturating_sub(recipe.lag)..committed {
-        let weights = match (&recipe.shape.adapter, version) {
-            (None, 0) => load(&config.model)?.model.params().clone(),
-            (None, _) => load(checkpoints.load(version)?.path())?.model.params().clone(),
+        match (&recipe.shape.adapter, version) {
+            (None, 0) => publish(version, &load(&config.model)?)?,
+            (None, _) => publish(version, &load(checkpoints.load(version)?.path())?)?,
             (Some(fresh), 0) => {
                 let (specs, values) = (fresh.lora.tensor_specs(model), fresh.values(model));
-                Params::of_vecs(specs, values, DType::F32, &Device::Cpu)?
+                kept(version, &Params::of_vecs(specs, values, DType::F32, &Device::Cpu)?)?;
             }
             (Some(_), _) => {
                 let files = adapter(checkpoints.load(version)?.path())?;
-                files.params(model, DType::F32, &Device::Cpu)?
+                kept(version, &files.params(model, DType::F32, &Device::Cpu)?)?;
             }
-        };
-        publish(version, &weights)?;
+        }
     }
-    publish(committed, newest.model.trained())?;
+    match &recipe.shape.adapter {
+        None => publish(committed, newest)?,
+        Some(_) => kept(committed, newest.model.trained())?,
+    }
     Ok(publication)
 }
 

@@ -7,8 +7,8 @@ use super::Workload;
 use octet_policy::config::ModelConfig;
 use octet_policy::model::Keep;
 
-/// Bytes of logits that the output head has at once, and the fewest rows of them.
-const HEAD_CHUNK: u64 = 32 << 20;
+/// Bytes of logits that the output head keeps at most, and the fewest rows of them.
+const HEAD_KEPT: u64 = 96 << 20;
 const HEAD_ROWS: u64 = 8;
 
 /// The factors of the formulas.
@@ -37,6 +37,10 @@ pub(super) struct Sizes {
     /// Tokens of the largest micro-batch.
     rows: u64,
     versions: u64,
+    /// Parameters of the layers.
+    in_layers: u64,
+    one_part: bool,
+    in_memory: bool,
     /// Queries times keys of the largest prompt or completion.
     longest_part: u64,
 }
@@ -65,6 +69,12 @@ impl Sizes {
             vocabulary: config.vocab_size as u64,
             positions: config.max_position_embeddings as u64,
             rows: workload.tokens(),
+            in_layers: {
+                let layers = specs.iter().filter(|spec| spec.name.contains("layers."));
+                layers.map(|spec| spec.len()).sum::<usize>() as u64
+            },
+            one_part: workload.is_one_part(),
+            in_memory: workload.in_memory,
             versions: workload.lag.saturating_add(1),
             longest_part: {
                 let (prompt, own) = (workload.longest_prompt as u64, workload.max_tokens as u64);
@@ -83,9 +93,14 @@ impl Sizes {
         self.trained * self.element
     }
 
-    /// What gradients are added up in: 32 bits.
-    pub fn gradients(&self) -> u64 {
-        self.masters()
+    /// What gradients are added up in: 32 bits. A layer's begin when what is kept of it is read for the last time, so
+    /// where a step is one part they take the place of the kept activations, and only what is more of them counts.
+    pub fn gradients(&self, keep: Keep) -> u64 {
+        let (layers, all) = (4 * self.in_layers, self.masters());
+        match self.one_part {
+            true => (all - layers) + layers.saturating_sub(self.kept(keep)),
+            false => all,
+        }
     }
 
     /// What the optimiser works on.
@@ -104,9 +119,14 @@ impl Sizes {
         8 * self.trained
     }
 
-    /// The newest version and those that the lag samples with.
+    /// The newest version and those that the lag samples with, where they are not read from files.
     pub fn published(&self) -> u64 {
-        self.versions.saturating_mul(self.trained())
+        self.versions.saturating_mul(self.next_version())
+    }
+
+    /// The version that a step makes, likewise.
+    pub fn next_version(&self) -> u64 {
+        if self.in_memory { self.trained() } else { 0 }
     }
 
     /// Cosines and sines of every position.
@@ -114,15 +134,14 @@ impl Sizes {
         self.positions * self.head_dim * self.element
     }
 
-    /// What the gradient reads: input, both norms, queries, keys, values, mixed values, middle, gate
-    /// and up of a layer; two norm scales and a log-sum a head besides. With norms over heads, also what
-    /// they normalise and their scales.
+    /// What the gradient reads: input, queries, keys, values, mixed values, middle, gate and up of a layer; two norm
+    /// scales and a log-sum a head besides. With norms over heads, also what they normalise and their scales.
     fn kept_of_a_layer(&self) -> u64 {
         let (wide, scales) = match self.head_norms {
             true => (self.queries + self.keys, self.heads + self.key_heads),
             false => (0, 0),
         };
-        let wide = wide + 4 * self.hidden + 2 * self.queries + 2 * self.keys + 2 * self.inner;
+        let wide = wide + 2 * self.hidden + 2 * self.queries + 2 * self.keys + 2 * self.inner;
         self.rows * (wide * self.element + (2 + self.heads + scales) * 4)
     }
 
@@ -136,8 +155,8 @@ impl Sizes {
         }
     }
 
-    /// Gradients of one layer's activations, its recomputed product, packed keys and values, and what is inside of an
-    /// adapter.
+    /// Gradients of one layer's activations, its recomputed product and norm, packed keys and values, and what is inside
+    /// of an adapter.
     pub fn layer_at_work(&self) -> u64 {
         let norms = if self.head_norms { self.queries + self.keys } else { 0 };
         let wide = 5 * self.hidden
@@ -149,18 +168,19 @@ impl Sizes {
         self.rows * wide * self.element
     }
 
-    /// Hidden states of predicting rows before and after the norm and their gradients, and the logits
-    /// of one chunk.
+    /// Hidden states of predicting rows before and after the norm and their gradients, and the logits that are kept
+    /// or computed together.
     pub fn head(&self) -> u64 {
-        let chunk = (HEAD_CHUNK / (4 * self.vocabulary)).max(HEAD_ROWS).min(self.rows);
+        let chunk = (HEAD_KEPT / (4 * self.vocabulary)).max(HEAD_ROWS).min(self.rows);
         let logits =
             chunk * self.vocabulary * (4 + if self.element < 4 { self.element } else { 0 });
         // Predictions, slopes, targets and their order: about 64 bytes a token.
         logits + self.rows * (6 * self.hidden * self.element + 64)
     }
 
-    /// A 32-bit copy of what is trained, and one tensor on its way into a file.
+    /// One tensor on its way into a file; an adapter's all at once.
     pub fn files(&self) -> u64 {
-        4 * (self.trained + 2 * self.largest_tensor)
+        let adapter = if self.rank > 0 { self.trained } else { 0 };
+        4 * (adapter + 2 * self.largest_tensor)
     }
 }

@@ -29,6 +29,7 @@ fn workload() -> Workload {
         lag: 0,
         reference: false,
         device: true,
+        in_memory: true,
         lora: None,
     }
 }
@@ -46,12 +47,13 @@ fn the_papers_model_by_hand() {
     assert_eq!(bytes(&plan, "weights in 32 bits"), 4 * 7_615_616_512);
     assert_eq!(bytes(&plan, "optimiser moments"), 8 * 7_615_616_512);
     assert_eq!(bytes(&plan, "published versions"), 2 * 7_615_616_512);
-    // A layer keeps 4·3584 + 2·3584 + 2·512 + 2·18944 elements and 30 floats a row.
-    let row = (6 * 3584 + 2 * 512 + 2 * 18944) * 2 + 30 * 4;
+    // A layer keeps 2·3584 + 2·3584 + 2·512 + 2·18944 elements and 30 floats a row.
+    let row = (4 * 3584 + 2 * 512 + 2 * 18944) * 2 + 30 * 4;
     assert_eq!(bytes(&plan, "kept activations"), 28 * 8192 * row);
-    // On the machine, the next version and a 32-bit copy on its way to the disk are more than the gradients.
+    // On the machine, the gradients in passing are more than the next version and a tensor on its way to the disk.
     let host = |phase| plan.bytes(phase, Place::Host);
-    assert_eq!(plan.peak(Place::Host), host(Phase::Always) + host(Phase::Committing));
+    assert_eq!(plan.peak(Place::Host), host(Phase::Always) + host(Phase::Learning));
+    assert_eq!(host(Phase::Committing), 2 * 7_615_616_512 + 8 * 152_064 * 3584);
     let device = |phase| plan.bytes(phase, Place::Device);
     assert_eq!(plan.peak(Place::Device), device(Phase::Always) + device(Phase::Learning));
 }
@@ -75,6 +77,32 @@ fn a_micro_batch_is_the_limit_the_largest_group_or_the_whole_step() {
     assert_eq!(tokens(&|_| ()), 8192);
     assert_eq!(tokens(&|w| w.micro_batch_tokens = 100), 1000 + 8 * 512);
     assert_eq!(tokens(&|w| w.batch = 1), 1000 + 8 * 512);
+}
+
+#[test]
+fn gradients_take_the_place_of_activations_where_a_step_is_one_part() {
+    let of = |batch, micro_batch_tokens, keep| {
+        let workload = Workload { batch, micro_batch_tokens, ..workload() };
+        MemoryPlan::new(&seven_billion(), &workload, keep)
+    };
+    let all = 4 * 7_615_616_512;
+    // A group has 1000 + 8·512 tokens.
+    assert_eq!(bytes(&of(2, 5096, Keep::Activations), "gradients"), all);
+    let outside = 4 * (2 * 152_064 + 1) * 3584;
+    let one = of(2, 10_192, Keep::LayerInputs);
+    let kept = bytes(&one, "kept activations");
+    assert_eq!(bytes(&one, "gradients"), all - kept);
+    // So many activations that the layers' gradients fit into their place.
+    let long = of(64, 64 * 5096, Keep::Activations);
+    assert!(bytes(&long, "kept activations") > all);
+    assert_eq!(bytes(&long, "gradients"), outside);
+}
+
+#[test]
+fn versions_are_in_no_memory_where_files_have_them() {
+    let workload = Workload { in_memory: false, lag: 2, ..workload() };
+    let plan = MemoryPlan::new(&seven_billion(), &workload, Keep::Activations);
+    assert_eq!((bytes(&plan, "published versions"), bytes(&plan, "next version")), (0, 0));
 }
 
 #[test]

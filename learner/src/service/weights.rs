@@ -5,9 +5,11 @@
 
 mod broadcast;
 mod published;
+mod stored;
 
 pub(crate) use broadcast::Outbox;
-pub use published::{Publication, Published};
+pub use published::{Publication, Published, manifest};
+pub use stored::Stored;
 
 use octet_proto::PolicyVersion;
 use octet_proto::error::{ServiceError, to_status};
@@ -59,6 +61,16 @@ pub enum WeightsError {
         /// The run's last.
         last: PolicyVersion,
     },
+    /// The files of a version cannot be read any more.
+    #[error(
+        "policy version {version} cannot be given out: {reason}; its checkpoint was changed or removed while the run goes on"
+    )]
+    Unreadable {
+        /// The version.
+        version: PolicyVersion,
+        /// The file, and what the system says.
+        reason: String,
+    },
     /// A place outside of the weights.
     #[error(
         "expected an offset of at most {total} bytes into policy version {version}, found {found}; begin again at 0"
@@ -80,6 +92,7 @@ impl ServiceError for WeightsError {
             Self::Unpublished { .. } => "version-unpublished",
             Self::Unknown { .. } => "unknown-version",
             Self::Offset { .. } => "bad-offset",
+            Self::Unreadable { .. } => "version-unreadable",
         }
     }
 
@@ -89,6 +102,7 @@ impl ServiceError for WeightsError {
                 Code::NotFound
             }
             Self::Offset { .. } => Code::OutOfRange,
+            Self::Unreadable { .. } => Code::DataLoss,
         }
     }
 }
@@ -157,7 +171,7 @@ impl WeightsService for Weights {
         let offsets = (offset..total).step_by(CHUNK_BYTES);
         let publication = self.publication.clone();
         let chunks = offsets.map(move |offset| {
-            let data = published.chunk(offset, CHUNK_BYTES);
+            let data = published.chunk(offset, CHUNK_BYTES)?;
             publication.sent(data.len());
             Ok(WeightsChunk { offset, data })
         });

@@ -13,7 +13,7 @@ use crate::config::Recipe;
 use crate::disk;
 use crate::error::LearnerError;
 use crate::metrics::{MetricsLog, StepMetrics, Timing};
-use crate::service::weights::Published;
+use crate::service::weights::{Published, Stored, manifest};
 use crate::spool::Spool;
 use crate::update::Updater;
 use candle_core::{DType, Device};
@@ -21,7 +21,7 @@ use octet_policy::config::Dtype;
 use octet_policy::files::{AdapterBase, StagedDir};
 use octet_policy::layout::GroupTokens;
 use octet_policy::model::Model;
-use octet_policy::policy::Policy;
+use octet_policy::policy::{Policy, PolicyError};
 use octet_proto::{PolicyVersion, StepIndex};
 use octet_runtime::CancellationToken;
 use std::error::Error;
@@ -189,18 +189,25 @@ impl Trainer {
         let started = Instant::now();
         let weights = self.updater.weights();
         self.policy.model.replace(weights.clone());
-        let sent = weights.to(self.compute.0, &Device::Cpu)?;
-        let published = Published::new(PolicyVersion(metrics.step), &sent)?;
-        // What is committed is what is optimised, so a resumed run goes on with the same bits.
-        let digest = match self.compute.0 {
-            DType::F32 => published.digest().to_owned(),
-            _ => weights.digest()?.to_hex().to_string(),
+        let version = PolicyVersion(metrics.step);
+        // What is committed is what is optimised, so a resumed run goes on with the same bits. Where that is also what
+        // is sampled with, it is given out from the commit; another type, or an adapter, is kept in memory.
+        let (manifest, other) = match self.compute.0 {
+            DType::F32 if self.base.is_none() => (manifest(version, weights)?, None),
+            dtype => {
+                let published = Published::new(version, &weights.to(dtype, &Device::Cpu)?)?;
+                (published.manifest().clone(), Some(published))
+            }
+        };
+        let digest = match other {
+            None => manifest.digest.clone(),
+            Some(_) => weights.digest()?.to_hex().to_string(),
         };
         let (policy, base) = (&self.policy, self.base.as_ref());
         let commit = StepCommit {
             groups: step.groups(self.recipe.batch),
             weights_digest: &digest,
-            policy_bytes: published.manifest().total_bytes,
+            policy_bytes: manifest.total_bytes,
             metrics: &metrics,
             optimizer: self.updater.optimiser(),
         };
@@ -209,6 +216,13 @@ impl Trainer {
             // The next commit copies tokenizer and template from here: older ones are pruned.
             self.policy.directory = checkpoint.path().to_owned();
         }
+        let published = match other {
+            Some(published) => published,
+            None => {
+                let stored = Stored::open(checkpoint.path(), self.policy.model.config());
+                Published::stored(manifest, stored.map_err(PolicyError::from)?)
+            }
+        };
         let committed = started.elapsed();
         self.board.publication.publish(published);
         self.board.show_commit(metrics.step);

@@ -20,7 +20,7 @@ pub use self::adapter::{
 };
 pub use self::checkpoint::{COMPANION_FILES, copy_companions, save_model, write_model};
 pub use self::staged::StagedDir;
-pub use self::tensors::TensorFile;
+pub use self::tensors::{Place, TensorFile, to_f32};
 pub use self::weights::Weights;
 pub use self::write::{StoredTensor, write_safetensors};
 

@@ -26,6 +26,17 @@ pub struct TensorFile {
     metadata: BTreeMap<String, String>,
 }
 
+/// Where a stored tensor lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The file.
+    pub path: PathBuf,
+    /// What its elements are stored as.
+    pub dtype: Dtype,
+    /// Bytes of the file, elements little-endian one after the other.
+    pub bytes: Range<u64>,
+}
+
 struct Entry {
     dtype: safetensors::Dtype,
     shape: Vec<usize>,
@@ -93,6 +104,13 @@ impl TensorFile {
         Ok((dtype, &self.map[entry.bytes.clone()]))
     }
 
+    /// Where a tensor's bytes lie in the file.
+    pub(super) fn place(&self, name: &str) -> Result<Place, FilesError> {
+        let (dtype, _) = self.raw(name)?;
+        let bytes = self.entries.get(name).map(|entry| entry.bytes.clone()).unwrap_or_default();
+        Ok(Place { path: self.path.clone(), dtype, bytes: bytes.start as u64..bytes.end as u64 })
+    }
+
     /// A tensor as 32-bit floats; every stored type converts exactly.
     pub fn f32(&self, name: &str) -> Result<Vec<f32>, FilesError> {
         let (dtype, bytes) = self.raw(name)?;
@@ -107,7 +125,8 @@ impl std::fmt::Debug for TensorFile {
     }
 }
 
-fn to_f32(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
+/// Stored elements as 32-bit floats; every type converts exactly.
+pub fn to_f32(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
     // Mapped tensors need not be aligned: elements are put together from their bytes.
     let (halves, _) = bytes.as_chunks::<2>();
     match dtype {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{FilesError, TensorFile, WEIGHTS_FILE, WEIGHTS_INDEX_FILE, read_error};
+use super::{FilesError, Place, TensorFile, WEIGHTS_FILE, WEIGHTS_INDEX_FILE, read_error};
 use crate::config::{Dtype, ModelConfig, TensorSpec};
 
 /// The weights of one model.
@@ -78,6 +78,11 @@ impl Weights {
     /// Element type and bytes (little-endian) of a tensor, as stored.
     pub fn raw(&self, name: &str) -> Result<(Dtype, &[u8]), FilesError> {
         self.file(name).raw(name)
+    }
+
+    /// Where each tensor lies, in the order of the configuration.
+    pub fn places(&self) -> Result<Vec<Place>, FilesError> {
+        self.specs.iter().map(|spec| self.file(&spec.name).place(&spec.name)).collect()
     }
 
     fn file(&self, name: &str) -> &TensorFile {

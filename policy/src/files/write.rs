@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::FilesError;
 use crate::config::{Dtype, TensorSpec};
+use crate::model::le_bytes;
 
 /// A tensor to be stored: its name and shape, and the type to store it as.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,12 +83,15 @@ fn header(metadata: &[(&str, &str)], tensors: &[StoredTensor]) -> Vec<u8> {
 }
 
 fn write_values(out: &mut impl Write, values: &[f32], dtype: Dtype) -> io::Result<()> {
+    if dtype == Dtype::F32 {
+        return out.write_all(&le_bytes(values));
+    }
     const CHUNK: usize = 4096;
     let mut bytes = Vec::with_capacity(CHUNK * dtype.size());
     for chunk in values.chunks(CHUNK) {
         bytes.clear();
         match dtype {
-            Dtype::F32 => bytes.extend(chunk.iter().flat_map(|v| v.to_le_bytes())),
+            Dtype::F32 => bytes.extend_from_slice(&le_bytes(chunk)),
             Dtype::Bf16 => {
                 bytes.extend(chunk.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()))
             }

@@ -9,6 +9,7 @@ use super::gemm::{Mat, Rhs, Start, gemm_serial};
 use super::math;
 use super::panels::{NR, Panels};
 use super::parallel::{self, SharedMut};
+use super::simd::widest;
 
 /// Keys and values of one head and one range of positions.
 #[derive(Clone, Copy)]
@@ -92,8 +93,10 @@ impl Block {
             let (prefix, suffix) = weights.split_at_mut(self.suffix_at);
             let (p, hidden_p) = prefix.split_at_mut(sight.prefix);
             let (s, hidden_s) = suffix.split_at_mut(sight.suffix);
-            let top = math::max(p).max(math::max(s));
-            let total = math::exp_row(p, top, scale) + math::exp_row(s, top, scale);
+            let (top, total) = widest(|| {
+                let top = math::max(p).max(math::max(s));
+                (top, math::exp_row(p, top, scale) + math::exp_row(s, top, scale))
+            });
             hidden_p.fill(0.0);
             hidden_s.fill(0.0);
             self.tops.push(top * scale);

@@ -8,6 +8,7 @@ use super::gemm::{Mat, Rhs, Start, gemm_serial};
 use super::math;
 use super::panels::{NR, Panels};
 use super::parallel::{self, SharedMut};
+use super::simd::widest;
 use crate::layout::GroupRows;
 use std::ops::Range;
 
@@ -201,10 +202,12 @@ impl<'a> HeadTask<'a> {
             let log_sum = self.kept.log_sums[row * queries + self.head * repeat + entry % repeat];
             let delta = self.deltas[entry];
             let pairs = weights[..visible].iter_mut().zip(&mut slopes[..visible]);
-            for (w, s) in pairs {
-                *w = math::exp(w.mul_add(scale, -log_sum));
-                *s = *w * (*s - delta) * scale;
-            }
+            widest(|| {
+                for (w, s) in pairs {
+                    *w = math::exp(w.mul_add(scale, -log_sum));
+                    *s = *w * (*s - delta) * scale;
+                }
+            });
             weights[visible..].fill(0.0);
             slopes[visible..].fill(0.0);
         }

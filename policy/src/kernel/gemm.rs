@@ -5,17 +5,27 @@
 //! `C`, so neither tile sizes nor threads nor the number of rows can change a bit. A library kernel does
 //! not promise that (`gemm` takes another path for a single row), which is why this one exists.
 
-use super::panels::{NR, Panels, pack_columns};
-use super::parallel::{self, SharedMut};
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod tile;
 
-/// Rows of a register tile: 6 × 16 accumulators fill twelve of AVX2's sixteen registers.
-pub const MR: usize = 6;
-/// Depth of a block: a panel of `KC × NR` floats stays in the first-level cache.
+use super::panels::{NR, Panels, pack_columns, pack_strips};
+use super::parallel::{self, SharedMut};
+use std::ops::Range;
+use tile::{Shape, Tile};
+
+/// Depth of a block: two panels of `KC × NR` floats come from the first- or second-level cache.
 const KC: usize = 384;
 /// Rows of a block: `MC × KC` floats stay in the second-level cache.
-const MC: usize = 192;
+const MC: usize = 224;
 /// Below this many multiply-adds a task is not worth handing to another thread.
 const MIN_TASK: usize = 1 << 18;
+/// Floats of a page of memory.
+const PAGE: usize = 1024;
+/// Tasks for each thread, so that one that is held up leaves the others something to take.
+const TASKS: usize = 4;
+/// As [`TASKS`], where each task lays out a part of a matrix anew that another task lays out as well.
+const FEW_TASKS: usize = 2;
 
 /// A view of a matrix: element `(i, j)` is `data[i * row_stride + j * col_stride]`.
 #[derive(Clone, Copy)]
@@ -36,9 +46,9 @@ impl<'a> Mat<'a> {
         Self { data, row_stride: 1, col_stride: stride }
     }
 
-    /// The rows from `row` on.
-    fn below(self, row: usize) -> Self {
-        Self { data: &self.data[row * self.row_stride..], ..self }
+    /// The transpose of the view.
+    pub(super) fn turned(&self) -> Self {
+        Self { data: self.data, row_stride: self.col_stride, col_stride: self.row_stride }
     }
 
     pub(super) fn at(&self, i: usize, j: usize) -> usize {
@@ -55,6 +65,12 @@ impl<'a> Mat<'a> {
 
     pub(super) fn row_stride(&self) -> usize {
         self.row_stride
+    }
+
+    /// Whether strips of rows are copied before they are read. Contiguous rows are read in place, and so are contiguous
+    /// columns, unless they lie whole pages apart: then all of a strip falls into a few sets of the caches.
+    fn is_gathered(&self) -> bool {
+        self.col_stride != 1 && (self.row_stride != 1 || self.col_stride.is_multiple_of(PAGE))
     }
 
     fn check(&self, rows: usize, cols: usize) {
@@ -98,14 +114,8 @@ pub fn gemm(
     ldc: usize,
     start: Start,
 ) {
-    let panels = n.div_ceil(NR);
-    let per_task = if m * n * k < 2 * MIN_TASK {
-        panels
-    } else {
-        let least = MIN_TASK.div_ceil(m * k * NR).max(1);
-        panels.div_ceil(parallel::threads() * 4).clamp(least, least.max(16))
-    };
-    run((m, n, k), a, b, c, ldc, start, per_task.max(1));
+    let grid = Grid::new((m, n, k), a, b, parallel::threads());
+    run((m, n, k), a, b, c, ldc, start, grid);
 }
 
 /// As [`gemm`], on the calling thread alone: for products inside a task.
@@ -117,26 +127,48 @@ pub fn gemm_serial(
     ldc: usize,
     start: Start,
 ) {
-    run((m, n, k), a, b, c, ldc, start, n.div_ceil(NR).max(1));
+    run((m, n, k), a, b, c, ldc, start, Grid { rows: 1, columns: 1 });
 }
 
-/// As [`gemm`], for a `C` of so few columns that they make no work for several threads: they share its rows. `C` has no
-/// gaps. The bits are those of [`gemm`].
-///
-/// # Panics
-/// As [`gemm`].
-pub fn gemm_tall(
-    (m, n, k): (usize, usize, usize),
-    a: Mat<'_>,
-    b: Rhs<'_>,
-    c: &mut [f32],
-    start: Start,
-) {
-    assert_eq!(c.len(), m * n, "C has gaps");
-    let per_task = MIN_TASK.div_ceil((n * k).max(1)).next_multiple_of(MR);
-    parallel::for_each_chunk(c, per_task * n, |task, c| {
-        gemm_serial((c.len() / n, n, k), a.below(task * per_task), b, c, n, start);
-    });
+/// Into how many ranges of rows and of columns `C` is cut; a task computes one of each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Grid {
+    rows: usize,
+    columns: usize,
+}
+
+impl Grid {
+    /// Every range of rows lays out the whole of a plain `B`, and every range of columns gathers the whole of an `A`
+    /// whose rows are not contiguous: the cut that copies least.
+    fn new((m, n, k): (usize, usize, usize), a: Mat<'_>, b: Rhs<'_>, threads: usize) -> Self {
+        let most = m * n * k / MIN_TASK;
+        if threads == 1 || most < 2 {
+            return Self { rows: 1, columns: 1 };
+        }
+        let (from_a, from_b) = (a.is_gathered(), matches!(b, Rhs::Plain(_)));
+        let each = if from_a && from_b { FEW_TASKS } else { TASKS };
+        let wanted = most.min(threads * each);
+        let (most_rows, most_columns) = (m.div_ceil(MIN_ROWS), n.div_ceil(2 * NR));
+        let cuts = (1..=wanted.min(most_rows)).map(|rows| {
+            let columns = wanted.div_ceil(rows).min(most_columns);
+            (rows, columns, usize::from(from_a) * columns * m + usize::from(from_b) * rows * n)
+        });
+        // Enough tasks first, little copying second, whole rows third.
+        let best = cuts.min_by_key(|(rows, columns, copied)| {
+            (wanted.saturating_sub(rows * columns), *copied, *rows)
+        });
+        best.map_or(Self { rows: 1, columns: 1 }, |(rows, columns, _)| Self { rows, columns })
+    }
+}
+
+/// Fewest rows of a range, where there are so many.
+const MIN_ROWS: usize = 28;
+
+/// Part `i` of `0 .. all` cut into `parts` of about the same size, at multiples of `unit`.
+fn part(all: usize, parts: usize, unit: usize, i: usize) -> Range<usize> {
+    let units = all.div_ceil(unit);
+    let at = |i: usize| (units * i / parts * unit).min(all);
+    at(i)..at(i + 1)
 }
 
 fn run(
@@ -146,7 +178,7 @@ fn run(
     c: &mut [f32],
     ldc: usize,
     start: Start,
-    panels_per_task: usize,
+    grid: Grid,
 ) {
     if m == 0 || n == 0 {
         return;
@@ -163,213 +195,124 @@ fn run(
         Rhs::Plain(b) => b.check(k, n),
         Rhs::Packed(p) => assert!(p.depth() >= k && p.columns() >= n, "packed for another shape"),
     }
-    let out = SharedMut::new(c);
-    parallel::for_each(n.div_ceil(NR).div_ceil(panels_per_task), |task| {
-        let columns = task * panels_per_task * NR..((task + 1) * panels_per_task * NR).min(n);
-        // SAFETY: tasks write disjoint column ranges of rows that were checked to lie inside C.
-        let c = unsafe { out.pointer() };
-        columns_task(m, k, columns, a, b, c, ldc, start);
+    let (out, shape) = (SharedMut::new(c), Shape::of_machine());
+    parallel::for_each(grid.rows * grid.columns, |task| {
+        let work = Task {
+            rows: part(m, grid.rows, 1, task / grid.columns),
+            columns: part(n, grid.columns, shape.panels * NR, task % grid.columns),
+            depth: k,
+            a,
+            b,
+            // SAFETY: tasks write disjoint parts of rows that were checked to lie inside C.
+            c: unsafe { out.pointer() },
+            ldc,
+            start,
+            shape,
+        };
+        work.run();
     });
 }
 
-#[allow(clippy::too_many_arguments)]
-fn columns_task(
-    m: usize,
-    k: usize,
-    columns: std::ops::Range<usize>,
-    a: Mat<'_>,
-    b: Rhs<'_>,
+/// One part of `C`.
+struct Task<'a> {
+    rows: Range<usize>,
+    columns: Range<usize>,
+    depth: usize,
+    a: Mat<'a>,
+    b: Rhs<'a>,
     c: *mut f32,
     ldc: usize,
     start: Start,
-) {
-    parallel::with_scratch(|scratch| {
-        for k0 in (0..k).step_by(KC) {
-            let k1 = (k0 + KC).min(k);
-            let depth = k1 - k0;
-            let (panels, panel_stride): (&[f32], usize) = match b {
-                Rhs::Packed(p) => (&p.from(columns.start)[k0 * NR..], p.depth() * NR),
-                Rhs::Plain(b) => {
-                    pack_columns(b, columns.clone(), k0..k1, &mut scratch.b);
-                    (&scratch.b, depth * NR)
-                }
-            };
-            let carry = k0 > 0 || start == Start::Continue;
-            for i0 in (0..m).step_by(MC) {
-                let rows = i0..(i0 + MC).min(m);
-                // Rows that are contiguous in k are read in place; others are gathered into strips.
-                let gather = a.col_stride != 1;
-                if gather {
-                    pack_rows(a, rows.clone(), k0..k1, &mut scratch.a);
-                }
-                for (panel, j) in columns.clone().step_by(NR).enumerate() {
-                    let width = NR.min(columns.end - j);
-                    let panel = &panels[panel * panel_stride..][..depth * NR];
-                    for i in rows.clone().step_by(MR) {
-                        let height = MR.min(rows.end - i);
-                        let (strip, rs, cs) = if gather {
-                            (&scratch.a[(i - i0) * depth..], 1, height)
-                        } else {
-                            (&a.data[a.at(i, k0)..], a.row_stride, 1)
-                        };
-                        // SAFETY: the tile lies inside C (checked in `run`), its strip inside A
-                        // (checked there too, or packed just now), and the panel holds depth × NR floats.
-                        unsafe {
-                            let tile = c.add(i * ldc + j);
-                            edge_tile(
-                                (height, width),
-                                depth,
-                                strip.as_ptr(),
-                                (rs, cs),
-                                panel,
-                                tile,
-                                ldc,
-                                carry,
-                            );
-                        }
+    shape: Shape,
+}
+
+impl Task<'_> {
+    fn run(&self) {
+        let blocks = self.depth.div_ceil(KC);
+        parallel::with_scratch(|scratch| {
+            for block in 0..blocks {
+                let depth = part(self.depth, blocks, 16, block);
+                let (panels, panel_stride): (&[f32], usize) = match self.b {
+                    Rhs::Packed(p) => {
+                        (&p.from(self.columns.start)[depth.start * NR..], p.depth() * NR)
                     }
+                    Rhs::Plain(b) => {
+                        pack_columns(b, self.columns.clone(), depth.clone(), &mut scratch.b);
+                        (&scratch.b, depth.len() * NR)
+                    }
+                };
+                let parts = self.rows.len().div_ceil(MC);
+                for i in 0..parts {
+                    let rows = part(self.rows.len(), parts, 1, i);
+                    let rows = self.rows.start + rows.start..self.rows.start + rows.end;
+                    self.block(rows, depth.clone(), panels, panel_stride, &mut scratch.a);
                 }
             }
-        }
-    });
-}
-
-/// Copies rows of A whose elements are far apart in k into strips `[k][height]`.
-fn pack_rows(
-    a: Mat<'_>,
-    rows: std::ops::Range<usize>,
-    depth: std::ops::Range<usize>,
-    out: &mut Vec<f32>,
-) {
-    out.resize(rows.len() * depth.len(), 0.0);
-    let mut strips = out.as_mut_slice();
-    for i in rows.clone().step_by(MR) {
-        let height = MR.min(rows.end - i);
-        let (strip, rest) = strips.split_at_mut(height * depth.len());
-        strips = rest;
-        if height == MR && a.row_stride == 1 {
-            for (slot, p) in strip.chunks_exact_mut(MR).zip(depth.clone()) {
-                slot.copy_from_slice(&a.data[a.at(i, p)..][..MR]);
-            }
-        } else {
-            for (slot, p) in strip.chunks_exact_mut(height).zip(depth.clone()) {
-                for (r, x) in slot.iter_mut().enumerate() {
-                    *x = a.data[a.at(i + r, p)];
-                }
-            }
-        }
+        });
     }
-}
 
-/// A tile of any height up to `MR` and any width up to `NR`.
-///
-/// # Safety
-/// `strip` covers `height` rows and `depth` columns with the given strides; `c` covers the tile.
-#[allow(clippy::too_many_arguments)]
-#[inline]
-unsafe fn edge_tile(
-    (height, width): (usize, usize),
-    depth: usize,
-    strip: *const f32,
-    strides: (usize, usize),
-    panel: &[f32],
-    c: *mut f32,
-    ldc: usize,
-    carry: bool,
-) {
-    // SAFETY: passed on from the caller; the local copy is a full MR × NR tile.
-    unsafe {
-        if width == NR {
-            return tile_of(height, depth, strip, strides, panel, c, ldc, carry);
+    /// Some rows, all columns, and a part of the depth.
+    fn block(
+        &self,
+        rows: Range<usize>,
+        depth: Range<usize>,
+        panels: &[f32],
+        panel_stride: usize,
+        scratch: &mut Vec<f32>,
+    ) {
+        let Self { a, ldc, shape, .. } = *self;
+        let strips = rows.len().div_ceil(shape.rows);
+        let strip = |i: usize| {
+            let rows_of = part(rows.len(), strips, 1, i);
+            rows.start + rows_of.start..rows.start + rows_of.end
+        };
+        let gathered = a.is_gathered();
+        if gathered {
+            pack_strips(a, depth.clone(), (strips, shape.strip), scratch, strip);
         }
-        let mut whole = [0f32; MR * NR];
-        if carry {
-            for i in 0..height {
-                std::ptr::copy_nonoverlapping(
-                    c.add(i * ldc),
-                    whole.as_mut_ptr().add(i * NR),
+        let carry = depth.start > 0 || self.start == Start::Continue;
+        let step = shape.panels * NR;
+        for (index, j) in self.columns.clone().step_by(step).enumerate() {
+            let panel = &panels[index * shape.panels * panel_stride..];
+            let width = step.min(self.columns.end - j);
+            debug_assert!(
+                panel.len() >= (width.div_ceil(NR) - 1) * panel_stride + depth.len() * NR
+            );
+            // Weights are packed once and read from memory each time: the last strips fetch the next panels.
+            let next = panels.get((index + 1) * shape.panels * panel_stride..).unwrap_or(panel);
+            let second = next.get(panel_stride..).unwrap_or(next);
+            for i in 0..strips {
+                let rows = strip(i);
+                let ahead = match strips - i {
+                    1 if strips == 1 => [next, second],
+                    1 => [panel, second],
+                    2 => [next, panel],
+                    _ => [panel, panel],
+                };
+                let (from, row_stride, depth_stride) = if gathered {
+                    (&scratch[i * depth.len() * shape.strip..], 1, shape.strip)
+                } else {
+                    (&a.data[a.at(rows.start, depth.start)..], a.row_stride, a.col_stride)
+                };
+                let tile = Tile {
+                    depth: depth.len(),
+                    a: from.as_ptr(),
+                    row_stride,
+                    depth_stride,
+                    b: panel.as_ptr(),
+                    panel_stride,
+                    ahead: ahead.map(<[f32]>::as_ptr),
+                    // SAFETY: inside C, as checked in `run`.
+                    c: unsafe { self.c.add(rows.start * ldc + j) },
+                    ldc,
+                    height: rows.len(),
                     width,
-                );
+                    carry,
+                };
+                // SAFETY: the tile lies inside C (checked in `run`), its strip inside A (checked there too, or
+                // packed just now), and the panels hold depth × NR floats each.
+                unsafe { shape.compute(&tile) };
             }
-        }
-        tile_of(height, depth, strip, strides, panel, whole.as_mut_ptr(), NR, carry);
-        for i in 0..height {
-            std::ptr::copy_nonoverlapping(whole.as_ptr().add(i * NR), c.add(i * ldc), width);
-        }
-    }
-}
-
-#[allow(clippy::too_many_arguments)]
-#[inline]
-unsafe fn tile_of(
-    height: usize,
-    depth: usize,
-    strip: *const f32,
-    strides: (usize, usize),
-    panel: &[f32],
-    c: *mut f32,
-    ldc: usize,
-    carry: bool,
-) {
-    debug_assert!(panel.len() >= depth * NR && (1..=MR).contains(&height));
-    // SAFETY: passed on from the caller.
-    unsafe {
-        match height {
-            6 => tile::<6>(depth, strip, strides, panel, c, ldc, carry),
-            5 => tile::<5>(depth, strip, strides, panel, c, ldc, carry),
-            4 => tile::<4>(depth, strip, strides, panel, c, ldc, carry),
-            3 => tile::<3>(depth, strip, strides, panel, c, ldc, carry),
-            2 => tile::<2>(depth, strip, strides, panel, c, ldc, carry),
-            _ => tile::<1>(depth, strip, strides, panel, c, ldc, carry),
-        }
-    }
-}
-
-/// Eight floats: one AVX register, two NEON ones. Written as an array so that it compiles everywhere.
-type Lanes = [f32; 8];
-
-#[inline(always)]
-fn fma(x: f32, b: Lanes, mut c: Lanes) -> Lanes {
-    for l in 0..8 {
-        c[l] = x.mul_add(b[l], c[l]);
-    }
-    c
-}
-
-#[inline(never)]
-unsafe fn tile<const R: usize>(
-    depth: usize,
-    strip: *const f32,
-    (rs, cs): (usize, usize),
-    panel: &[f32],
-    c: *mut f32,
-    ldc: usize,
-    carry: bool,
-) {
-    // SAFETY: the caller promises R rows of strip and of C, and depth rows of the panel.
-    unsafe {
-        let mut acc = [[[0f32; 8]; 2]; R];
-        if carry {
-            for (i, row) in acc.iter_mut().enumerate() {
-                row[0] = c.add(i * ldc).cast::<Lanes>().read_unaligned();
-                row[1] = c.add(i * ldc + 8).cast::<Lanes>().read_unaligned();
-            }
-        }
-        let (mut a, mut b) = (strip, panel.as_ptr());
-        for _ in 0..depth {
-            let b0 = b.cast::<Lanes>().read_unaligned();
-            let b1 = b.add(8).cast::<Lanes>().read_unaligned();
-            for (i, row) in acc.iter_mut().enumerate() {
-                let x = *a.add(i * rs);
-                row[0] = fma(x, b0, row[0]);
-                row[1] = fma(x, b1, row[1]);
-            }
-            a = a.add(cs);
-            b = b.add(NR);
-        }
-        for (i, row) in acc.iter().enumerate() {
-            c.add(i * ldc).cast::<Lanes>().write_unaligned(row[0]);
-            c.add(i * ldc + 8).cast::<Lanes>().write_unaligned(row[1]);
         }
     }
 }

@@ -5,6 +5,7 @@
 //! and top-p included, and the learner finds the same bits again.
 
 use super::math;
+use super::simd::widest;
 
 /// How logits become a distribution.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,7 +40,7 @@ const BLOCK: usize = 64;
 impl RowDistribution {
     /// Reads a row of logits. Tokens whose logits equal the last kept one's are all kept.
     pub fn new(logits: &[f32], shaping: Shaping) -> Self {
-        let top = math::max(logits);
+        let top = widest(|| math::max(logits));
         if shaping.temperature <= 0.0 {
             // All mass on the largest logit: its neighbours are below the floor.
             return Self { top, inverse: 1.0, floor: top, total: 1.0 };
@@ -52,10 +53,10 @@ impl RowDistribution {
             let (_, kth, _) = sorted.select_nth_unstable_by(last, |a, b| b.total_cmp(a));
             row.floor = *kth;
         }
-        row.total = row.sum(logits);
+        row.total = widest(|| row.sum(logits));
         if shaping.top_p < 1.0 {
             row.floor = row.nucleus(logits, shaping.top_p);
-            row.total = row.sum(logits);
+            row.total = widest(|| row.sum(logits));
         }
         row
     }
@@ -74,7 +75,7 @@ impl RowDistribution {
         let mut before = 0f32;
         let mut last = 0;
         for (block, chunk) in logits.chunks(BLOCK).enumerate() {
-            let here = self.sum(chunk);
+            let here = widest(|| self.sum(chunk));
             if here == 0.0 {
                 continue;
             }
@@ -109,9 +110,7 @@ impl RowDistribution {
     pub fn slope(&self, logits: &mut [f32], targets: impl Iterator<Item = (u32, f32)> + Clone) {
         let all: f32 = targets.clone().map(|(_, d)| d).sum();
         let factor = -all * self.inverse / self.total;
-        for logit in logits.iter_mut() {
-            *logit = factor * self.weight(*logit);
-        }
+        widest(|| logits.iter_mut().for_each(|logit| *logit = factor * self.weight(*logit)));
         for (token, d) in targets {
             logits[token as usize] += d * self.inverse;
         }
@@ -119,16 +118,29 @@ impl RowDistribution {
 
     /// Entropy in nats.
     pub fn entropy(&self, logits: &[f32]) -> f32 {
+        let sum = widest(|| self.weighted(logits));
+        self.total.ln() - sum / self.total
+    }
+
+    /// `Σ weight · (l - top) · inverse`, cut tokens left out and not added as zeros: their logit may be infinite.
+    #[inline(always)]
+    fn weighted(&self, logits: &[f32]) -> f32 {
         let mut lanes = [0f32; math::LANES];
-        for chunk in logits.chunks(math::LANES) {
-            for (lane, &logit) in lanes.iter_mut().zip(chunk) {
-                let weight = self.weight(logit);
-                if weight > 0.0 {
-                    *lane += weight * (logit - self.top) * self.inverse;
-                }
+        let (chunks, rest) = logits.as_chunks::<{ math::LANES }>();
+        for chunk in chunks {
+            for l in 0..math::LANES {
+                let weight = self.weight(chunk[l]);
+                let more = lanes[l] + weight * (chunk[l] - self.top) * self.inverse;
+                lanes[l] = if weight > 0.0 { more } else { lanes[l] };
             }
         }
-        self.total.ln() - math::tree(lanes) / self.total
+        for (lane, &logit) in lanes.iter_mut().zip(rest) {
+            let weight = self.weight(logit);
+            if weight > 0.0 {
+                *lane += weight * (logit - self.top) * self.inverse;
+            }
+        }
+        math::tree(lanes)
     }
 
     #[inline(always)]

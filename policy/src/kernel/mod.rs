@@ -14,4 +14,5 @@ pub mod norm;
 pub mod panels;
 pub mod parallel;
 pub mod rope;
+pub mod simd;
 pub mod swiglu;

@@ -5,6 +5,7 @@
 
 use super::math::{dot, sum};
 use super::parallel::{SharedMut, for_each, for_each_chunk, rows_per_task};
+use super::simd::widest;
 
 /// `y[r] = x[r] · scale[r] · w` with `scale[r] = 1 / sqrt(mean(x[r]²) + eps)`; rows of `w.len()` floats.
 pub fn forward(x: &[f32], w: &[f32], eps: f32, y: &mut [f32], scale: &mut [f32]) {
@@ -15,13 +16,33 @@ pub fn forward(x: &[f32], w: &[f32], eps: f32, y: &mut [f32], scale: &mut [f32])
         for (i, y) in out.chunks_exact_mut(width).enumerate() {
             let row = task * rows + i;
             let x = &x[row * width..][..width];
-            let s = 1.0 / (dot(x, x) / width as f32 + eps).sqrt();
+            let s = widest(|| {
+                let s = 1.0 / (dot(x, x) / width as f32 + eps).sqrt();
+                for ((y, &x), &w) in y.iter_mut().zip(x).zip(w) {
+                    *y = (x * s) * w;
+                }
+                s
+            });
             // SAFETY: each task writes the scales of its own rows.
             unsafe { scales.part(row, 1)[0] = s };
-            for ((y, &x), &w) in y.iter_mut().zip(x).zip(w) {
-                *y = (x * s) * w;
-            }
         }
+    });
+}
+
+/// `y[r] = x[r] · scale[r] · w`: what [`forward`] computed, from the scales that it gave.
+pub fn again(x: &[f32], w: &[f32], scale: &[f32], y: &mut [f32]) {
+    let width = w.len();
+    let rows = rows_per_task(width);
+    for_each_chunk(y, rows * width, |task, out| {
+        widest(|| {
+            for (i, y) in out.chunks_exact_mut(width).enumerate() {
+                let row = task * rows + i;
+                let s = scale[row];
+                for ((y, &x), &w) in y.iter_mut().zip(&x[row * width..]).zip(w) {
+                    *y = (x * s) * w;
+                }
+            }
+        });
     });
 }
 
@@ -34,14 +55,7 @@ pub fn backward(x: &[f32], w: &[f32], scale: &[f32], dy: &[f32], dx: &mut [f32])
         for (i, dx) in out.chunks_exact_mut(width).enumerate() {
             let row = task * rows + i;
             let (x, dy) = (&x[row * width..][..width], &dy[row * width..][..width]);
-            for ((g, &d), &w) in weighted.iter_mut().zip(dy).zip(w) {
-                *g = d * w;
-            }
-            let s = scale[row];
-            let shared = dot(&weighted, x) * s * s / width as f32;
-            for ((dx, &g), &x) in dx.iter_mut().zip(&weighted).zip(x) {
-                *dx += s * (g - x * shared);
-            }
+            widest(|| backward_row((x, w, dy), scale[row], &mut weighted, dx));
         }
     });
 }
@@ -56,23 +70,65 @@ pub fn weight_backward(x: &[f32], scale: &[f32], dy: &[f32], dw: &mut [f32]) {
         let len = COLUMNS.min(width - from);
         // SAFETY: each task writes its own columns.
         let dw = unsafe { out.part(from, len) };
-        for (row, s) in scale.iter().enumerate() {
-            let at = row * width + from;
-            for ((dw, &x), &d) in dw.iter_mut().zip(&x[at..][..len]).zip(&dy[at..][..len]) {
-                *dw = (x * s).mul_add(d, *dw);
-            }
-        }
+        widest(|| backward_weight((&x[from..], &dy[from..]), width, scale, dw));
     });
+}
+
+#[inline(always)]
+fn backward_row(
+    (x, w, dy): (&[f32], &[f32], &[f32]),
+    s: f32,
+    weighted: &mut [f32],
+    dx: &mut [f32],
+) {
+    for ((g, &d), &w) in weighted.iter_mut().zip(dy).zip(w) {
+        *g = d * w;
+    }
+    let shared = dot(weighted, x) * s * s / w.len() as f32;
+    for ((dx, &g), &x) in dx.iter_mut().zip(&*weighted).zip(x) {
+        *dx += s * (g - x * shared);
+    }
+}
+
+#[inline(always)]
+fn backward_weight((x, dy): (&[f32], &[f32]), width: usize, scale: &[f32], dw: &mut [f32]) {
+    for ((x, dy), s) in x.chunks(width).zip(dy.chunks(width)).zip(scale) {
+        for ((dw, &x), &d) in dw.iter_mut().zip(x).zip(dy) {
+            *dw = (x * s).mul_add(d, *dw);
+        }
+    }
 }
 
 /// `db[j] += Σ dy[r][j]`, rows in order: the gradient of a bias.
 pub fn column_sums(dy: &[f32], db: &mut [f32]) {
-    let width = db.len();
-    for dy in dy.chunks_exact(width) {
-        for (b, d) in db.iter_mut().zip(dy) {
-            *b += d;
+    const COLUMNS: usize = 64;
+    let (width, out) = (db.len(), SharedMut::new(db));
+    for_each(width.div_ceil(COLUMNS), |task| {
+        let from = task * COLUMNS;
+        let len = COLUMNS.min(width - from);
+        // SAFETY: each task writes its own columns.
+        let db = unsafe { out.part(from, len) };
+        widest(|| {
+            for dy in dy.chunks_exact(width) {
+                db.iter_mut().zip(&dy[from..][..len]).for_each(|(b, d)| *b += d);
+            }
+        });
+    });
+}
+
+/// Adds row `r` of `dy`, of `width` floats, to row `rows[r]` of `sums`, in order.
+pub fn add_rows(rows: &[u32], dy: &[f32], width: usize, sums: &mut [f32]) {
+    const COLUMNS: usize = 64;
+    let sums = SharedMut::new(sums);
+    for_each(width.div_ceil(COLUMNS), |task| {
+        let from = task * COLUMNS;
+        let len = COLUMNS.min(width - from);
+        for (&row, dy) in rows.iter().zip(dy.chunks_exact(width)) {
+            // SAFETY: each task writes its own columns.
+            let sum = unsafe { sums.part(row as usize * width + from, len) };
+            sum.iter_mut().zip(&dy[from..]).for_each(|(sum, d)| *sum += d);
         }
-    }
+    });
 }
 
 /// The Euclidean norm of a slice, for tests and reports.

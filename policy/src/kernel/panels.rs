@@ -3,6 +3,9 @@
 //! Invariant: a `k × n` matrix is `ceil(n / NR)` panels one after the other, each `[k][NR]`; columns past
 //! `n` are zero. Weights are packed once per policy version, keys and values once per prompt.
 
+#[cfg(target_arch = "x86_64")]
+mod transpose;
+
 use super::gemm::Mat;
 use std::ops::Range;
 
@@ -87,40 +90,126 @@ impl Panels {
 /// Packs rows `depth` of columns `columns` into panels.
 pub fn pack_columns(b: Mat<'_>, columns: Range<usize>, depth: Range<usize>, out: &mut Vec<f32>) {
     let (k, count) = (depth.len(), columns.len().div_ceil(NR));
-    out.resize(count * k * NR, 0.0);
+    super::parallel::room(out, count * k * NR);
+    let panels = Slots { count, size: NR, exact: true };
+    pack(b, depth, panels, out, |i| {
+        let from = columns.start + i * NR;
+        from..columns.end.min(from + NR)
+    });
+}
+
+/// Packs `strips` ranges of rows of a left-hand matrix, each into `[depth][size]`. What is past a range's last row is
+/// anything.
+pub(super) fn pack_strips(
+    a: Mat<'_>,
+    depth: Range<usize>,
+    (count, size): (usize, usize),
+    out: &mut Vec<f32>,
+    strip: impl Fn(usize) -> Range<usize>,
+) {
+    super::parallel::room(out, count * depth.len() * size);
+    pack(a.turned(), depth, Slots { count, size, exact: false }, out, strip);
+}
+
+/// How columns are laid out: `count` times `[depth][size]`.
+#[derive(Clone, Copy)]
+struct Slots {
+    count: usize,
+    size: usize,
+    /// Whether what is past a range's last column must be zero.
+    exact: bool,
+}
+
+/// Rows that are copied together: read one after the other, written to all slots in pieces of some lines.
+const TOGETHER: usize = 4;
+
+fn pack(
+    b: Mat<'_>,
+    depth: Range<usize>,
+    slots: Slots,
+    out: &mut [f32],
+    columns: impl Fn(usize) -> Range<usize>,
+) {
+    let (k, size) = (depth.len(), slots.size);
     if k == 0 {
         return;
     }
-    for (panel, j) in out.chunks_exact_mut(k * NR).zip(columns.clone().step_by(NR)) {
-        let width = NR.min(columns.end - j);
-        if width < NR {
-            panel.fill(0.0);
-        }
-        if b.col_stride() == 1 {
-            for (slot, p) in panel.chunks_exact_mut(NR).zip(depth.clone()) {
-                slot[..width].copy_from_slice(&b.data()[b.at(p, j)..][..width]);
+    let each = out.chunks_exact_mut(k * size).take(slots.count).enumerate();
+    if b.col_stride() != 1 {
+        for (i, panel) in each {
+            let columns = columns(i);
+            if columns.len() < size && slots.exact {
+                panel.fill(0.0);
             }
-        } else {
-            transpose_into(b, j, width, depth.clone(), panel);
+            transpose_into(b, columns, depth.clone(), size, panel);
+        }
+        return;
+    }
+    if slots.exact {
+        for (i, panel) in each {
+            if columns(i).len() < size {
+                panel.fill(0.0);
+            }
+        }
+    }
+    for p0 in (0..k).step_by(TOGETHER) {
+        for i in 0..slots.count {
+            let columns = columns(i);
+            let whole = columns.len() == size || !slots.exact;
+            for p in p0..k.min(p0 + TOGETHER) {
+                let slot = &mut out[(i * k + p) * size..][..size];
+                let row = &b.data()[b.at(depth.start + p, columns.start)..];
+                match row.get(..size) {
+                    Some(row) if whole && size == NR => copy_line(row, slot),
+                    Some(row) if whole => slot.copy_from_slice(row),
+                    _ => slot[..columns.len()].copy_from_slice(&row[..columns.len()]),
+                }
+            }
         }
     }
 }
 
+/// [`NR`] floats: a copy whose length the compiler knows.
+#[inline(always)]
+fn copy_line(from: &[f32], to: &mut [f32]) {
+    if let (Some(from), Some(to)) = (from.first_chunk::<NR>(), to.first_chunk_mut::<NR>()) {
+        *to = *from;
+    }
+}
+
 /// Columns whose elements are adjacent in k: blocks of sixteen keep both sides in the cache.
-fn transpose_into(b: Mat<'_>, j: usize, width: usize, depth: Range<usize>, panel: &mut [f32]) {
+fn transpose_into(
+    b: Mat<'_>,
+    columns: Range<usize>,
+    depth: Range<usize>,
+    size: usize,
+    panel: &mut [f32],
+) {
     const BLOCK: usize = 16;
     for p0 in (0..depth.len()).step_by(BLOCK) {
         let rows = BLOCK.min(depth.len() - p0);
-        let block = &mut panel[p0 * NR..][..rows * NR];
-        for column in 0..width {
-            let from = b.at(depth.start + p0, j + column);
+        let block = &mut panel[p0 * size..][..rows * size];
+        #[cfg(target_arch = "x86_64")]
+        if rows == BLOCK
+            && size == NR
+            && columns.len() == NR
+            && b.row_stride() == 1
+            && super::simd::has_avx512()
+        {
+            let from = b.at(depth.start + p0, columns.start);
+            // SAFETY: the machine has AVX-512; sixteen floats of each column lie inside the view.
+            unsafe { transpose::sixteen(&b.data()[from..], b.col_stride(), block) };
+            continue;
+        }
+        for column in 0..columns.len() {
+            let from = b.at(depth.start + p0, columns.start + column);
             if b.row_stride() == 1 {
                 let source = &b.data()[from..][..rows];
-                for (slot, x) in block.chunks_exact_mut(NR).zip(source) {
+                for (slot, x) in block.chunks_exact_mut(size).zip(source) {
                     slot[column] = *x;
                 }
             } else {
-                for (p, slot) in block.chunks_exact_mut(NR).enumerate() {
+                for (p, slot) in block.chunks_exact_mut(size).enumerate() {
                     slot[column] = b.data()[from + p * b.row_stride()];
                 }
             }

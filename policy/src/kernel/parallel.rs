@@ -53,6 +53,13 @@ pub fn with_scratch<R>(work: impl FnOnce(&mut Scratch) -> R) -> R {
     SCRATCH.with(|scratch| work(&mut scratch.borrow_mut()))
 }
 
+/// Makes room for `len` floats, whatever they are. Memory that was once there is not cleared again.
+pub fn room(memory: &mut Vec<f32>, len: usize) {
+    if memory.len() < len {
+        memory.resize(len, 0.0);
+    }
+}
+
 /// A slice that several tasks write, each its own part.
 #[derive(Clone, Copy)]
 pub struct SharedMut(*mut f32, usize);

@@ -3,6 +3,7 @@
 //! Invariant: a rotation by the negative angle is the gradient, so both directions are one function.
 
 use super::parallel::{for_each_chunk, rows_per_task};
+use super::simd::widest;
 
 /// Rotates each head of each row in place: `rows × heads × dim`, row `r` at `positions[r]`.
 ///
@@ -21,14 +22,16 @@ pub fn rotate(
         for (i, row) in chunk.chunks_exact_mut(width).enumerate() {
             let at = positions[task * rows + i] as usize * half;
             let (c, s) = (&cos[at..][..half], &sin[at..][..half]);
-            for head in row.chunks_exact_mut(dim) {
-                let (low, high) = head.split_at_mut(half);
-                for (((a, b), &c), &s) in low.iter_mut().zip(high).zip(c).zip(s) {
-                    let (x, y, s) = (*a, *b, s * direction);
-                    *a = x.mul_add(c, -(y * s));
-                    *b = y.mul_add(c, x * s);
+            widest(|| {
+                for head in row.chunks_exact_mut(dim) {
+                    let (low, high) = head.split_at_mut(half);
+                    for (((a, b), &c), &s) in low.iter_mut().zip(high).zip(c).zip(s) {
+                        let (x, y, s) = (*a, *b, s * direction);
+                        *a = x.mul_add(c, -(y * s));
+                        *b = y.mul_add(c, x * s);
+                    }
                 }
-            }
+            });
         }
     });
 }

@@ -4,6 +4,7 @@
 
 use super::math::exp;
 use super::parallel::{SharedMut, for_each_chunk};
+use super::simd::widest;
 
 const CHUNK: usize = 16_384;
 
@@ -19,9 +20,11 @@ fn sigmoid(x: f32) -> f32 {
 pub fn forward(gate: &[f32], up: &[f32], out: &mut [f32]) {
     for_each_chunk(out, CHUNK, |task, out| {
         let from = task * CHUNK;
-        for ((o, &g), &u) in out.iter_mut().zip(&gate[from..]).zip(&up[from..]) {
-            *o = g * sigmoid(g) * u;
-        }
+        widest(|| {
+            for ((o, &g), &u) in out.iter_mut().zip(&gate[from..]).zip(&up[from..]) {
+                *o = g * sigmoid(g) * u;
+            }
+        });
     });
 }
 
@@ -32,11 +35,13 @@ pub fn backward(gate: &mut [f32], up: &mut [f32], dout: &[f32]) {
         let from = task * CHUNK;
         // SAFETY: each task has its own chunk of both slices.
         let up = unsafe { ups.part(from, gates.len()) };
-        for ((g, u), &d) in gates.iter_mut().zip(up).zip(&dout[from..]) {
-            let s = sigmoid(*g);
-            let silu = *g * s;
-            let slope = s * (1.0 - s).mul_add(*g, 1.0);
-            (*g, *u) = (d * *u * slope, d * silu);
-        }
+        widest(|| {
+            for ((g, u), &d) in gates.iter_mut().zip(up).zip(&dout[from..]) {
+                let s = sigmoid(*g);
+                let silu = *g * s;
+                let slope = s * (1.0 - s).mul_add(*g, 1.0);
+                (*g, *u) = (d * *u * slope, d * silu);
+            }
+        });
     });
 }

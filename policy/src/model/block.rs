@@ -63,11 +63,11 @@ impl Attend for Packed<'_> {
     }
 }
 
-/// Activations of one layer that its gradient reads.
+/// Activations of one layer that its gradient reads. What a norm gave is not among them: it is one pass over what
+/// went in.
 pub(super) struct Kept {
     input: Tensor,
     input_norm: NormKept,
-    normed: Tensor,
     q: Tensor,
     q_norm: Option<HeadNorm>,
     k: Tensor,
@@ -76,7 +76,6 @@ pub(super) struct Kept {
     mixed: Tensor,
     middle: Tensor,
     middle_norm: NormKept,
-    middle_normed: Tensor,
     gate: Tensor,
     up: Tensor,
 }
@@ -103,18 +102,18 @@ pub(super) fn forward(
     let k = pass.rope.rotate(k, pass.positions, false)?;
     let v = project(Target::V, at.v)?;
     let mixed = attend.attend(layer, &q, &k, &v)?;
-    let middle = linear_onto(x.copy()?, &mixed, pass.projection(layer, Target::O, at.o))?;
+    let o = pass.projection(layer, Target::O, at.o);
+    let middle = linear_onto(ops::access::copied(&x)?, &mixed, o)?;
     let (middle_normed, middle_norm) =
         ops::rms_norm(&middle, pass.weight(at.middle_norm), pass.eps)?;
     let gate = linear(&middle_normed, pass.projection(layer, Target::Gate, (at.gate, None)))?;
     let up = linear(&middle_normed, pass.projection(layer, Target::Up, (at.up, None)))?;
     let inner = ops::swiglu(&gate, &up)?;
     let down = pass.projection(layer, Target::Down, (at.down, None));
-    let y = linear_onto(middle.copy()?, &inner, down)?;
+    let y = linear_onto(ops::access::copied(&middle)?, &inner, down)?;
     let kept = Kept {
         input: x,
         input_norm,
-        normed,
         q,
         q_norm,
         k,
@@ -123,7 +122,6 @@ pub(super) fn forward(
         mixed,
         middle,
         middle_norm,
-        middle_normed,
         gate,
         up,
     };
@@ -146,13 +144,13 @@ pub(super) fn backward(
     let dinner = projection_backward(pass, grads, down, &inner, &dy, None)?;
     drop(inner);
     let (dgate, dup) = ops::swiglu_backward(kept.gate, kept.up, &dinner)?;
-    let x = &kept.middle_normed;
+    let norm = (&kept.middle, pass.weight(at.middle_norm), pass.eps);
+    let x = &ops::rms_norm_again(norm, &kept.middle_norm)?;
     let gate = place(Target::Gate, (at.gate, None));
     let dnormed = projection_backward(pass, grads, gate, x, &dgate, None)?;
     let up = place(Target::Up, (at.up, None));
     let dnormed = projection_backward(pass, grads, up, x, &dup, Some(dnormed))?;
     let mut dmiddle = dy;
-    let norm = (&kept.middle, pass.weight(at.middle_norm), pass.eps);
     let dw = grads.weight(at.middle_norm);
     ops::rms_norm_backward(norm, &kept.middle_norm, &dnormed, &mut dmiddle, dw)?;
 
@@ -164,12 +162,12 @@ pub(super) fn backward(
     let dk = pass.rope.rotate(dk, pass.positions, true)?;
     let dq = head_norm_backward(pass, at.q_norm, kept.q_norm, dq, grads)?;
     let dk = head_norm_backward(pass, at.k_norm, kept.k_norm, dk, grads)?;
-    let x = &kept.normed;
+    let norm = (&kept.input, pass.weight(at.input_norm), pass.eps);
+    let x = &ops::rms_norm_again(norm, &kept.input_norm)?;
     let dnormed = projection_backward(pass, grads, place(Target::Q, at.q), x, &dq, None)?;
     let dnormed = projection_backward(pass, grads, place(Target::K, at.k), x, &dk, Some(dnormed))?;
     let dnormed = projection_backward(pass, grads, place(Target::V, at.v), x, &dv, Some(dnormed))?;
     let mut dx = dmiddle;
-    let norm = (&kept.input, pass.weight(at.input_norm), pass.eps);
     let dw = grads.weight(at.input_norm);
     ops::rms_norm_backward(norm, &kept.input_norm, &dnormed, &mut dx, dw)?;
     Ok(dx)

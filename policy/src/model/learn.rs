@@ -8,6 +8,7 @@ use super::gradients::Gradients;
 use super::{Model, Params};
 use crate::kernel::head::Shaping;
 use crate::layout::{GroupTokens, HeadPlan, PackedGroups};
+use crate::ops::access::{rows_of, rows_to};
 use crate::ops::{AttentionKept, Head, Predictions, embed_backward, rms_norm, rms_norm_backward};
 use candle_core::{Result, Tensor};
 
@@ -43,7 +44,8 @@ impl Model {
     }
 
     /// One forward and backward pass. `slopes` gets the predictions and gives `d loss / d logprob` of
-    /// each completion token; gradients of what is trained ([`Model::trained`]) are added to `grads`.
+    /// each completion token; gradients of what is trained ([`Model::trained`]) are added to `grads`, where they may be
+    /// nothing yet ([`Params::nothing_like`]).
     ///
     /// # Errors
     /// As [`Model::log_probs`], gradients of other tensors, and whatever `slopes` returns.
@@ -87,21 +89,22 @@ impl Model {
 
         let (gathered, normed, norm_kept) = self.predicting(&x, &plan)?;
         let head = Head { projection: self.head(), shaping, targets: &plan.targets };
-        let learned = in_token_order(&head.predict(&normed)?, &plan);
+        let (predictions, logits) = head.predict_and_keep(&normed)?;
+        let learned = in_token_order(&predictions, &plan);
         let slopes = slopes(&learned)?;
         if slopes.len() != plan.targets.len() {
             candle_core::bail!("expected {} slopes, found {}", plan.targets.len(), slopes.len());
         }
 
         let dhead = grads.weight(self.index.head);
-        let dnormed = head.backward(&normed, &plan.by_target(&slopes), dhead)?;
+        let dnormed = head.backward(&normed, logits, &plan.by_target(&slopes), dhead)?;
         let mut dgathered = gathered.zeros_like()?;
         let norm = (&gathered, &self.params.tensors()[self.index.norm], self.config.rms_norm_eps);
         let dw = grads.weight(self.index.norm);
         rms_norm_backward(norm, &norm_kept, &dnormed, &mut dgathered, dw)?;
-        let rows = Tensor::new(plan.rows.as_slice(), x.device())?;
-        let mut dx = x.zeros_like()?.index_add(&rows, &dgathered, 0)?;
+        drop((gathered, normed));
         drop(x);
+        let mut dx = rows_to(&dgathered, &plan.rows, packed.len())?;
 
         for (layer, at) in self.index.layers.iter().enumerate().rev() {
             let (kept, attention) = match saved.pop() {
@@ -123,7 +126,8 @@ impl Model {
             )?;
         }
         if let Some(dtable) = grads.weight(self.index.embedding) {
-            embed_backward(&packed.tokens, &dx, dtable)?;
+            let table = &self.params.tensors()[self.index.embedding];
+            embed_backward(&packed.tokens, &dx, table, dtable)?;
         }
         Ok(learned)
     }
@@ -141,8 +145,7 @@ impl Model {
         x: &Tensor,
         plan: &HeadPlan,
     ) -> Result<(Tensor, Tensor, crate::ops::NormKept)> {
-        let rows = Tensor::new(plan.rows.as_slice(), x.device())?;
-        let gathered = x.index_select(&rows, 0)?;
+        let gathered = rows_of(x, &plan.rows)?;
         let norm = &self.params.tensors()[self.index.norm];
         let (normed, kept) = rms_norm(&gathered, norm, self.config.rms_norm_eps)?;
         Ok((gathered, normed, kept))

@@ -11,7 +11,7 @@ mod params;
 mod weights;
 
 pub use learn::{Keep, Learned};
-pub use params::{Params, bytes, from_bytes};
+pub use params::{Params, bytes, from_bytes, le_bytes};
 
 use crate::config::ModelConfig;
 use crate::kernel::attention::Heads;
@@ -23,6 +23,7 @@ use adapter::Adapter;
 pub(crate) use block::Attend;
 use block::{Packed, Pass};
 use candle_core::{DType, Device, Result, Tensor};
+use rayon::prelude::*;
 use std::sync::Arc;
 use weights::WeightIndex;
 
@@ -153,8 +154,10 @@ impl Model {
             }
         }
         let mut packed: Vec<Option<Panels>> = self.params.tensors().iter().map(|_| None).collect();
-        for i in self.index.projections() {
-            packed[i] = Some(ops::pack(&self.params.tensors()[i])?);
+        let projections: Vec<usize> = self.index.projections().collect();
+        let made = projections.par_iter().map(|&i| Ok((i, ops::pack(&self.params.tensors()[i])?)));
+        for (i, panels) in made.collect::<Result<Vec<_>>>()? {
+            packed[i] = Some(panels);
         }
         self.packed = Some(packed.into());
         Ok(())

@@ -4,7 +4,10 @@
 //! configuration.
 
 use crate::config::{ModelConfig, TensorSpec};
+use crate::ops::access::{is_fused, read};
 use candle_core::{DType, Device, Result, Tensor};
+use rayon::prelude::*;
+use std::borrow::Cow;
 
 /// All weights of a model, or of an adapter. Clones share the tensors.
 #[derive(Clone, Debug)]
@@ -64,6 +67,22 @@ impl Params {
             })
             .collect::<Result<Vec<_>>>()?;
         Self::of(specs, tensors)
+    }
+
+    /// Gradients of these weights that are nothing yet: a tensor takes memory when the first is added to it.
+    pub fn nothing_like(&self) -> Result<Self> {
+        let tensors = self.tensors.iter().map(crate::ops::access::nothing_like);
+        Ok(Self { specs: self.specs.clone(), tensors: tensors.collect::<Result<_>>()? })
+    }
+
+    /// Makes zeros of what is nothing yet.
+    pub fn complete(&mut self) -> Result<()> {
+        for (spec, tensor) in self.specs.iter().zip(&mut self.tensors) {
+            if tensor.elem_count() == 0 {
+                *tensor = Tensor::zeros(spec.shape.as_slice(), tensor.dtype(), tensor.device())?;
+            }
+        }
+        Ok(())
     }
 
     /// Zeros of the same shapes and types: fresh gradients, or moments.
@@ -130,18 +149,6 @@ impl Params {
         })?
     }
 
-    /// Sets every element to zero.
-    pub fn clear(&mut self) -> Result<()> {
-        for tensor in &mut self.tensors {
-            if crate::ops::access::is_fused(tensor) {
-                crate::ops::access::write(tensor, |data| data.fill(0.0))?;
-            } else {
-                *tensor = tensor.zeros_like()?;
-            }
-        }
-        Ok(())
-    }
-
     /// BLAKE3 of each tensor's little-endian bytes, over all tensors in order: the digest of the weights.
     pub fn digest(&self) -> Result<blake3::Hash> {
         let mut all = blake3::Hasher::new();
@@ -169,15 +176,30 @@ impl Params {
 
     /// BLAKE3 of each tensor's little-endian bytes.
     pub fn tensor_digests(&self) -> Result<Vec<blake3::Hash>> {
-        self.tensors.iter().map(|t| Ok(blake3::hash(&bytes(t)?))).collect()
+        let digests = self.tensors.par_iter().map(|t| {
+            if !(is_fused(t) && t.is_contiguous()) {
+                return Ok(blake3::hash(&bytes(t)?));
+            }
+            read([t], |[data]| blake3::hash(&le_bytes(data)))
+        });
+        digests.collect()
     }
+}
+
+/// Floats as little-endian bytes: on most machines those that they are.
+pub fn le_bytes(data: &[f32]) -> Cow<'_, [u8]> {
+    if cfg!(target_endian = "big") {
+        return Cow::Owned(data.iter().flat_map(|x| x.to_le_bytes()).collect());
+    }
+    // SAFETY: any bytes are bytes, and a byte may lie anywhere.
+    Cow::Borrowed(unsafe { std::slice::from_raw_parts(data.as_ptr().cast(), size_of_val(data)) })
 }
 
 /// A tensor's elements as little-endian bytes, in its own dtype.
 pub fn bytes(t: &Tensor) -> Result<Vec<u8>> {
     let flat = t.to_device(&Device::Cpu)?.flatten_all()?;
     Ok(match t.dtype() {
-        DType::F32 => flat.to_vec1::<f32>()?.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        DType::F32 => read([&flat], |[data]| le_bytes(data).into_owned())?,
         DType::F64 => flat.to_vec1::<f64>()?.iter().flat_map(|x| x.to_le_bytes()).collect(),
         DType::BF16 => flat.to_vec1::<half::bf16>()?.iter().flat_map(|x| x.to_le_bytes()).collect(),
         DType::F16 => flat.to_vec1::<half::f16>()?.iter().flat_map(|x| x.to_le_bytes()).collect(),

@@ -2,7 +2,7 @@
 //!
 //! Invariant: learning computes the weights that decoding computes; see `kernel::attention`.
 
-use super::access::{filled, is_fused, read, write};
+use super::access::{filled, is_fused, read, unwritten};
 use super::composite;
 use crate::kernel::attention::{Heads, Job, KeyValues, Run, Sight, attend};
 use crate::kernel::attention_backward::{self as backward, blocks};
@@ -134,15 +134,11 @@ pub fn attention_backward(
         })?;
         return Ok((grads[0].clone(), grads[1].clone(), grads[2].clone()));
     }
-    let zeros = |t: &Tensor| t.zeros_like();
-    let (dq, dk, dv) = (zeros(q)?, zeros(k)?, zeros(v)?);
+    let [mut dq, mut dk, mut dv] = [q, k, v].map(|t| unwritten(t.elem_count()));
     read([q, k, v, out, dout], |[q, k, v, out, dout]| {
         let kept = backward::Kept { q, k, v, out, log_sums: &kept.log_sums };
-        write(&dq, |dq| {
-            write(&dk, |dk| {
-                write(&dv, |dv| backward::backward(groups, heads, &kept, dout, (dq, dk, dv)))
-            })
-        })
-    })????;
-    Ok((dq, dk, dv))
+        backward::backward(groups, heads, &kept, dout, (&mut dq, &mut dk, &mut dv));
+    })?;
+    let tensor = |data, like: &Tensor| Tensor::from_vec(data, like.shape(), like.device());
+    Ok((tensor(dq, q)?, tensor(dk, k)?, tensor(dv, v)?))
 }

@@ -1,6 +1,6 @@
 //! The output head: hidden states of completion positions to log-probabilities, and back.
 //!
-//! Invariant: logits exist for one chunk of rows at a time, never for tokens × vocabulary of a batch.
+//! Invariant: logits exist for a bounded number of rows at a time, never for tokens × vocabulary of a batch.
 //! Only rows that predict a completion token come here.
 
 use super::access::{is_fused, read, write};
@@ -9,9 +9,15 @@ use crate::kernel::head::{RowDistribution, Shaping};
 use crate::kernel::parallel::{self, SharedMut};
 use crate::layout::Target;
 use candle_core::{DType, Result, Tensor};
+use rayon::prelude::*;
 
-/// Bytes of logits that exist at once.
+/// Bytes of logits that exist at once where they are computed chunk by chunk, and again for the gradient.
 const CHUNK_BYTES: usize = 32 << 20;
+/// Bytes of logits that are kept for the gradient where all of them fit: one chunk, computed once.
+const KEPT_BYTES: usize = 96 << 20;
+
+/// The logits of all rows with what they stand for, where they were kept.
+pub struct KeptLogits(Option<(Tensor, Vec<RowDistribution>)>);
 
 /// What was predicted for each target, in the targets' order.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -33,71 +39,91 @@ pub struct Head<'a> {
 }
 
 impl Head<'_> {
-    /// Rows per chunk.
-    fn chunk_rows(&self) -> Result<usize> {
-        Ok((CHUNK_BYTES / (4 * self.projection.weight.dim(0)?)).max(8))
+    /// Rows of so many bytes of logits.
+    fn rows_of(&self, bytes: usize) -> Result<usize> {
+        Ok((bytes / (4 * self.projection.weight.dim(0)?)).max(8))
     }
 
     /// Predictions of every target; `hidden` has one row for every value of `Target::row`.
     pub fn predict(&self, hidden: &Tensor) -> Result<Predictions> {
         let mut predictions = Predictions::default();
         self.chunks(hidden, |logits, targets, first| {
-            let (rows, width) = logits.dims2()?;
-            let starts = row_starts(targets, first, rows);
-            let mut logprobs = vec![0f32; targets.len()];
-            let mut entropies = vec![0f32; targets.len()];
-            let shared = [SharedMut::new(&mut logprobs), SharedMut::new(&mut entropies)];
-            read([logits], |[logits]| {
-                parallel::for_each(rows, |row| {
-                    let (from, count) = (starts[row], starts[row + 1] - starts[row]);
-                    let logits = &logits[row * width..][..width];
-                    let distribution = RowDistribution::new(logits, self.shaping);
-                    // SAFETY: each task has the targets of its own row.
-                    let [found, entropy] = shared.map(|s| unsafe { s.part(from, count) });
-                    entropy.fill(distribution.entropy(logits));
-                    for (found, target) in found.iter_mut().zip(&targets[from..]) {
-                        *found = distribution.log_prob(logits[target.token as usize]);
-                    }
-                });
-            })?;
-            predictions.logprobs.append(&mut logprobs);
-            predictions.entropies.append(&mut entropies);
-            Ok(())
+            self.predict_from(logits, targets, first, &mut predictions).map(drop)
         })?;
         Ok(predictions)
     }
 
-    /// Given `d loss / d logprob` of every target, adds to the head's gradient, where that is wanted, and returns that of
-    /// `hidden`. Logits are computed again, chunk by chunk.
+    /// As [`Head::predict`], with what [`Head::backward`] does not want to compute again.
+    pub fn predict_and_keep(&self, hidden: &Tensor) -> Result<(Predictions, KeptLogits)> {
+        if !is_fused(hidden) || hidden.dim(0)? > self.rows_of(KEPT_BYTES)? {
+            return Ok((self.predict(hidden)?, KeptLogits(None)));
+        }
+        let mut predictions = Predictions::default();
+        let logits = linear(hidden, self.projection)?;
+        let rows = self.predict_from(&logits, self.targets, 0, &mut predictions)?;
+        Ok((predictions, KeptLogits(Some((logits, rows)))))
+    }
+
+    /// Appends the predictions of some rows' targets, `first` being the first row; returns the rows' distributions.
+    fn predict_from(
+        &self,
+        logits: &Tensor,
+        targets: &[Target],
+        first: usize,
+        predictions: &mut Predictions,
+    ) -> Result<Vec<RowDistribution>> {
+        let (rows, width) = logits.dims2()?;
+        let starts = row_starts(targets, first, rows);
+        let mut logprobs = vec![0f32; targets.len()];
+        let mut entropies = vec![0f32; targets.len()];
+        let shared = [SharedMut::new(&mut logprobs), SharedMut::new(&mut entropies)];
+        let distributions = read([logits], |[logits]| {
+            let rows = logits.par_chunks_exact(width).enumerate();
+            rows.map(|(row, logits)| {
+                let (from, count) = (starts[row], starts[row + 1] - starts[row]);
+                let distribution = RowDistribution::new(logits, self.shaping);
+                // SAFETY: each task has the targets of its own row.
+                let [found, entropy] = shared.map(|s| unsafe { s.part(from, count) });
+                entropy.fill(distribution.entropy(logits));
+                for (found, target) in found.iter_mut().zip(&targets[from..]) {
+                    *found = distribution.log_prob(logits[target.token as usize]);
+                }
+                distribution
+            })
+            .collect()
+        })?;
+        predictions.logprobs.append(&mut logprobs);
+        predictions.entropies.append(&mut entropies);
+        Ok(distributions)
+    }
+
+    /// Given `d loss / d logprob` of every target, adds to the head's gradient, where that is wanted, and returns
+    /// that of `hidden`. Logits that were not kept are computed again, chunk by chunk.
     pub fn backward(
         &self,
         hidden: &Tensor,
+        kept: KeptLogits,
         slopes: &[f32],
         mut dweight: Option<&mut Tensor>,
     ) -> Result<Tensor> {
+        if let KeptLogits(Some((logits, rows))) = kept {
+            self.slope(&logits, self.targets, 0, slopes, |row, _| rows[row])?;
+            return linear_backward(hidden, self.projection.weight, &logits, None, dweight, None);
+        }
         let mut parts = Vec::new();
         let mut done = 0;
         self.chunks(hidden, |logits, targets, first| {
-            let (rows, width) = logits.dims2()?;
             let slopes = &slopes[done..done + targets.len()];
             done += targets.len();
-            write(logits, |logits| {
-                let starts = row_starts(targets, first, rows);
-                let shared = SharedMut::new(logits);
-                parallel::for_each(rows, |row| {
-                    // SAFETY: each task has its own row.
-                    let logits = unsafe { shared.part(row * width, width) };
-                    let at = starts[row]..starts[row + 1];
-                    let pairs =
-                        targets[at.clone()].iter().map(|t| t.token).zip(slopes[at].iter().copied());
-                    RowDistribution::new(logits, self.shaping).slope(logits, pairs);
-                });
+            self.slope(logits, targets, first, slopes, |_, logits| {
+                RowDistribution::new(logits, self.shaping)
             })?;
             let dlogits = logits.to_dtype(hidden.dtype())?.to_device(hidden.device())?;
-            let rows = hidden.narrow(0, first, rows)?;
+            let rows = hidden.narrow(0, first, logits.dim(0)?)?;
+            let weight = self.projection.weight;
             parts.push(linear_backward(
                 &rows,
-                self.projection.weight,
+                weight,
                 &dlogits,
                 None,
                 dweight.as_deref_mut(),
@@ -108,13 +134,34 @@ impl Head<'_> {
         Tensor::cat(&parts, 0)
     }
 
+    /// Replaces the logits of some rows by their gradient.
+    fn slope(
+        &self,
+        logits: &Tensor,
+        targets: &[Target],
+        first: usize,
+        slopes: &[f32],
+        distribution: impl Fn(usize, &[f32]) -> RowDistribution + Sync,
+    ) -> Result<()> {
+        let (rows, width) = logits.dims2()?;
+        let starts = row_starts(targets, first, rows);
+        write(logits, |logits| {
+            parallel::for_each_chunk(logits, width, |row, logits| {
+                let at = starts[row]..starts[row + 1];
+                let tokens = targets[at.clone()].iter().map(|t| t.token);
+                let pairs = tokens.zip(slopes[at].iter().copied());
+                distribution(row, logits).slope(logits, pairs);
+            });
+        })
+    }
+
     /// Calls `work` with the f32 logits on the CPU of each chunk of rows, its targets, and its first row.
     fn chunks(
         &self,
         hidden: &Tensor,
         mut work: impl FnMut(&Tensor, &[Target], usize) -> Result<()>,
     ) -> Result<()> {
-        let (rows, step) = (hidden.dim(0)?, self.chunk_rows()?);
+        let (rows, step) = (hidden.dim(0)?, self.rows_of(CHUNK_BYTES)?);
         for first in (0..rows).step_by(step) {
             let chunk = hidden.narrow(0, first, step.min(rows - first))?;
             let logits = linear(&chunk, self.projection)?;

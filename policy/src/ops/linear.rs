@@ -3,12 +3,13 @@
 //! Invariant: the product of a row does not depend on the other rows, nor on whether the weight was
 //! packed beforehand.
 
-use super::access::{filled, is_fused, read, write};
+use super::access::{add_tensor_to, add_to, add_to_zeros, filled, is_fused, read, write};
 use super::composite;
 use super::lora::LowRank;
 use crate::kernel::gemm::{Mat, Rhs, Start, gemm};
 use crate::kernel::norm::column_sums;
 use crate::kernel::panels::Panels;
+use crate::kernel::parallel;
 use candle_core::{Result, Tensor};
 
 /// A weight with its optional bias, and, where it is read many times, its packed form.
@@ -34,7 +35,12 @@ pub fn linear(x: &Tensor, p: Projection<'_>) -> Result<Tensor> {
         let start = match p.bias {
             None => Start::Zero,
             Some(bias) => {
-                read([bias], |[b]| y.chunks_exact_mut(outputs).for_each(|y| y.copy_from_slice(b)))?;
+                let each = parallel::rows_per_task(outputs);
+                read([bias], |[b]| {
+                    parallel::for_each_chunk(y, each * outputs, |_, y| {
+                        y.chunks_exact_mut(outputs).for_each(|y| y.copy_from_slice(b));
+                    });
+                })?;
                 Start::Continue
             }
         };
@@ -93,8 +99,8 @@ pub fn pack(weight: &Tensor) -> Result<Panels> {
     read([weight], |[w]| Panels::pack(Mat::transposed(w, inputs), inputs, outputs))
 }
 
-/// Adds `dyᵀ · x` to `dw` and the column sums of `dy` to `db`, where these are wanted; returns `dy · W`, added to
-/// `onto` where there is one (on the CPU in place).
+/// Adds `dyᵀ · x` to `dw` and the column sums of `dy` to `db`, where these are wanted (they may be nothing yet); returns
+/// `dy · W`, added to `onto` where there is one (on the CPU in place).
 pub fn linear_backward(
     x: &Tensor,
     weight: &Tensor,
@@ -105,10 +111,10 @@ pub fn linear_backward(
 ) -> Result<Tensor> {
     if !is_fused(x) {
         if let Some(dw) = dw {
-            *dw = (&*dw + dy.t()?.matmul(x)?.to_dtype(dw.dtype())?)?;
+            add_tensor_to(dw, &dy.t()?.matmul(x)?)?;
         }
         if let Some(db) = db {
-            *db = (&*db + dy.sum(0)?.to_dtype(db.dtype())?)?;
+            add_tensor_to(db, &dy.sum(0)?)?;
         }
         let dx = dy.matmul(weight)?;
         return match onto {
@@ -119,14 +125,14 @@ pub fn linear_backward(
     let ((rows, inputs), outputs) = (x.dims2()?, dy.dim(1)?);
     read([dy, x], |[dy, x]| {
         if let Some(dw) = dw {
-            write(dw, |dw| {
+            add_to(dw, weight.shape(), |dw, start| {
                 let (dy, x) = (Mat::transposed(dy, outputs), Rhs::Plain(Mat::rows(x, inputs)));
-                gemm((outputs, inputs, rows), dy, x, dw, inputs, Start::Continue);
+                gemm((outputs, inputs, rows), dy, x, dw, inputs, start);
             })?;
         }
         match db {
             None => Ok(()),
-            Some(db) => write(db, |db| column_sums(dy, db)),
+            Some(db) => add_to_zeros(db, &outputs.into(), |db| column_sums(dy, db)),
         }
     })??;
     let add = |dx: &mut [f32], start| {

@@ -3,8 +3,8 @@
 //! Invariant: as for [`linear`](super::linear), a row's product does not depend on the other rows, the threads, or on
 //! packing. The weight beside it gets no gradient: that is the point.
 
-use super::access::{filled, is_fused, read, write};
-use crate::kernel::gemm::{Mat, Rhs, Start, gemm, gemm_tall};
+use super::access::{add_tensor_to, add_to, filled, is_fused, read, write};
+use crate::kernel::gemm::{Mat, Rhs, Start, gemm};
 use crate::kernel::panels::Panels;
 use crate::kernel::parallel;
 use candle_core::{Result, Tensor};
@@ -35,7 +35,7 @@ impl LowRank<'_> {
                     Some([a, _]) => Rhs::Packed(a),
                     None => Rhs::Plain(Mat::transposed(a, inputs)),
                 };
-                gemm_tall((rows, rank, inputs), Mat::rows(x, inputs), a, inner, Start::Zero);
+                gemm((rows, rank, inputs), Mat::rows(x, inputs), a, inner, rank, Start::Zero);
             })?;
             scale(inner, self.scale);
             Ok(())
@@ -71,29 +71,29 @@ impl LowRank<'_> {
     ) -> Result<Tensor> {
         let inner = self.inner(x)?;
         if !is_fused(x) {
-            *db = (&*db + dy.t()?.matmul(&inner)?.to_dtype(db.dtype())?)?;
+            add_tensor_to(db, &dy.t()?.matmul(&inner)?)?;
             let dinner = (dy.matmul(self.b)? * f64::from(self.scale))?;
-            *da = (&*da + dinner.t()?.matmul(x)?.to_dtype(da.dtype())?)?;
+            add_tensor_to(da, &dinner.t()?.matmul(x)?)?;
             return dx + dinner.matmul(self.a)?;
         }
         let ((rows, inputs), (outputs, rank)) = (x.dims2()?, self.b.dims2()?);
         let dinner = filled(x, (rows, rank), |dinner| {
             read([dy, self.b], |[dy, b]| {
                 let (dy, b) = (Mat::rows(dy, outputs), Rhs::Plain(Mat::rows(b, rank)));
-                gemm_tall((rows, rank, outputs), dy, b, dinner, Start::Zero);
+                gemm((rows, rank, outputs), dy, b, dinner, rank, Start::Zero);
             })?;
             scale(dinner, self.scale);
             Ok(())
         })?;
         read([dy, x, &inner, &dinner, self.a], |[dy, x, inner, dinner, a]| {
-            write(db, |db| {
+            add_to(db, self.b.shape(), |db, start| {
                 let (dy, inner) =
                     (Mat::transposed(dy, outputs), Rhs::Plain(Mat::rows(inner, rank)));
-                gemm_tall((outputs, rank, rows), dy, inner, db, Start::Continue);
+                gemm((outputs, rank, rows), dy, inner, db, rank, start);
             })?;
-            write(da, |da| {
+            add_to(da, self.a.shape(), |da, start| {
                 let (dinner, x) = (Mat::transposed(dinner, rank), Rhs::Plain(Mat::rows(x, inputs)));
-                gemm((rank, inputs, rows), dinner, x, da, inputs, Start::Continue);
+                gemm((rank, inputs, rows), dinner, x, da, inputs, start);
             })?;
             write(&dx, |dx| {
                 let (dinner, a) = (Mat::rows(dinner, rank), Rhs::Plain(Mat::rows(a, inputs)));

@@ -27,24 +27,28 @@ use candle_core::{Result, Tensor};
 
 /// Rows of the embedding: `[vocabulary, hidden]` at `tokens` → `[rows, hidden]`.
 pub fn embed(table: &Tensor, tokens: &[u32]) -> Result<Tensor> {
-    let ids = Tensor::new(tokens, table.device())?;
-    table.index_select(&ids, 0)
+    access::rows_of(table, tokens)
 }
 
-/// Adds the rows of `dx` to the embedding's gradient, in row order.
-pub fn embed_backward(tokens: &[u32], dx: &Tensor, dtable: &mut Tensor) -> Result<()> {
+/// Adds the rows of `dx` to the embedding's gradient, which may be nothing yet, in row order.
+pub fn embed_backward(
+    tokens: &[u32],
+    dx: &Tensor,
+    table: &Tensor,
+    dtable: &mut Tensor,
+) -> Result<()> {
     if !is_fused(dx) {
+        if dtable.elem_count() == 0 {
+            *dtable = Tensor::zeros(table.shape(), dtable.dtype(), dtable.device())?;
+        }
         let ids = Tensor::new(tokens, dx.device())?;
         *dtable = dtable.index_add(&ids, &dx.to_dtype(dtable.dtype())?, 0)?;
         return Ok(());
     }
     let width = dx.dim(1)?;
     read([dx], |[dx]| {
-        write(dtable, |table| {
-            for (&token, dx) in tokens.iter().zip(dx.chunks_exact(width)) {
-                let row = &mut table[token as usize * width..][..width];
-                row.iter_mut().zip(dx).for_each(|(t, d)| *t += d);
-            }
+        access::add_to_zeros(dtable, table.shape(), |table| {
+            kernel::norm::add_rows(tokens, dx, width, table);
         })
     })?
 }
@@ -69,7 +73,7 @@ pub fn rms_norm(x: &Tensor, w: &Tensor, eps: f64) -> Result<(Tensor, NormKept)> 
 }
 
 /// Adds the norm's input gradient to `dx` in place (it holds the residual's) and its weight's to `dw`, where that is
-/// wanted.
+/// wanted; it may be nothing yet.
 pub fn rms_norm_backward(
     (x, w, eps): (&Tensor, &Tensor, f64),
     kept: &NormKept,
@@ -80,18 +84,31 @@ pub fn rms_norm_backward(
     if !is_fused(x) {
         let grads = composite::vjp(&[x, w], dy, |v| composite::rms_norm(&v[0], &v[1], eps))?;
         *dx = (&*dx + &grads[0])?;
-        if let Some(dw) = dw {
-            *dw = (&*dw + grads[1].to_dtype(dw.dtype())?)?;
-        }
-        return Ok(());
+        return match dw {
+            None => Ok(()),
+            Some(dw) => access::add_tensor_to(dw, &grads[1]),
+        };
     }
+    let shape = w.shape();
     read([x, w, &kept.0, dy], |[x, w, scale, dy]| {
         write(dx, |dx| kernel::norm::backward(x, w, scale, dy, dx))?;
         match dw {
             None => Ok(()),
-            Some(dw) => write(dw, |dw| kernel::norm::weight_backward(x, scale, dy, dw)),
+            Some(dw) => access::add_to_zeros(dw, shape, |dw| {
+                kernel::norm::weight_backward(x, scale, dy, dw);
+            }),
         }
     })?
+}
+
+/// What [`rms_norm`] gave, to the bit, from what it kept: cheaper to compute again than to hold.
+pub fn rms_norm_again((x, w, eps): (&Tensor, &Tensor, f64), kept: &NormKept) -> Result<Tensor> {
+    if !is_fused(x) {
+        return composite::rms_norm(x, w, eps);
+    }
+    filled(x, x.shape(), |y| {
+        read([x, w, &kept.0], |[x, w, scale]| kernel::norm::again(x, w, scale, y))
+    })
 }
 
 /// Cosines and sines of every position: `[positions, head_dim / 2]` each.

@@ -13,7 +13,8 @@ pub(crate) struct Outbox(pub Publication);
 impl Store for Outbox {
     fn outgoing(&mut self, version: u64) -> Result<Vec<Bytes>, String> {
         let published = self.0.get(PolicyVersion(version)).map_err(|error| error.to_string())?;
-        Ok(parcel::pack(published.manifest(), published.data()))
+        let data = published.data().map_err(|error| error.to_string())?;
+        Ok(parcel::pack(published.manifest(), data))
     }
 
     fn expected(&mut self, version: u64) -> Result<usize, String> {

@@ -1,10 +1,10 @@
 //! Versions as they are given out: bytes once, a manifest, and which versions are kept.
 //!
-//! Invariants: a version's bytes are in memory once, however many workers read them. The digest in the
-//! manifest is [`Params::digest`] of the same weights. Kept are the newest version and as many
-//! older ones as the lag samples with.
+//! Invariants: a version's bytes are in memory once, however many workers read them, or in the files of its checkpoint
+//! and not in memory at all. The digest in the manifest is [`Params::digest`] of the same weights. Kept are the newest
+//! version and as many older ones as the lag samples with.
 
-use super::WeightsError;
+use super::{Stored, WeightsError};
 use bytes::Bytes;
 use candle_core::{DType, Device};
 use octet_broadcast::parcel;
@@ -23,7 +23,14 @@ use tokio::sync::watch;
 pub struct Published {
     manifest: WeightsManifest,
     dtype: DType,
-    data: Bytes,
+    data: Data,
+}
+
+/// Where a version's bytes are.
+#[derive(Clone, Debug)]
+enum Data {
+    Memory(Bytes),
+    Files(Arc<Stored>),
 }
 
 /// The versions that are given out. Clones share them.
@@ -34,42 +41,66 @@ pub struct Publication {
     sent: Arc<AtomicU64>,
 }
 
+/// What a version of these weights is checked against. Computed from the tensors themselves, without a copy.
+///
+/// # Errors
+/// The weights are of a type that has no byte form.
+pub fn manifest(version: PolicyVersion, params: &Params) -> candle_core::Result<WeightsManifest> {
+    let dtype = dtype(params);
+    let name = match dtype {
+        DType::BF16 => "BF16",
+        DType::F16 => "F16",
+        DType::F32 => "F32",
+        other => candle_core::bail!("expected weights as F32, BF16 or F16, found {other:?}"),
+    };
+    let mut all = blake3::Hasher::new();
+    let digests = params.tensor_digests()?.into_iter();
+    let tensors: Vec<TensorEntry> = params
+        .specs()
+        .iter()
+        .zip(digests)
+        .map(|(spec, hash)| {
+            all.update(hash.as_bytes());
+            TensorEntry {
+                name: spec.name.clone(),
+                dtype: name.to_owned(),
+                shape: spec.shape.iter().map(|size| *size as u64).collect(),
+                bytes: (spec.len() * dtype.size_in_bytes()) as u64,
+                blake3: hash.to_hex().to_string(),
+            }
+        })
+        .collect();
+    Ok(WeightsManifest {
+        version: version.get(),
+        total_bytes: tensors.iter().map(|tensor| tensor.bytes).sum(),
+        digest: all.finalize().to_hex().to_string(),
+        tensors,
+    })
+}
+
+fn dtype(params: &Params) -> DType {
+    params.tensors().first().map_or(DType::F32, |tensor| tensor.dtype())
+}
+
 impl Published {
     /// Takes the weights as they are now; later updates do not change what was taken.
     ///
     /// # Errors
     /// The weights are of a type that has no byte form.
     pub fn new(version: PolicyVersion, params: &Params) -> candle_core::Result<Self> {
-        let dtype = params.tensors().first().map_or(DType::F32, |tensor| tensor.dtype());
-        let name = match dtype {
-            DType::BF16 => "BF16",
-            DType::F16 => "F16",
-            DType::F32 => "F32",
-            other => candle_core::bail!("expected weights as F32, BF16 or F16, found {other:?}"),
-        };
+        let manifest = manifest(version, params)?;
+        let dtype = dtype(params);
         let mut data = Vec::with_capacity(params.count() * dtype.size_in_bytes());
-        let mut all = blake3::Hasher::new();
-        let mut tensors = Vec::with_capacity(params.specs().len());
-        for (spec, tensor) in params.specs().iter().zip(params.tensors()) {
-            let tensor = bytes(tensor)?;
-            let hash = blake3::Hasher::new().update_rayon(&tensor).finalize();
-            all.update(hash.as_bytes());
-            tensors.push(TensorEntry {
-                name: spec.name.clone(),
-                dtype: name.to_owned(),
-                shape: spec.shape.iter().map(|size| *size as u64).collect(),
-                bytes: tensor.len() as u64,
-                blake3: hash.to_hex().to_string(),
-            });
-            data.extend_from_slice(&tensor);
+        for tensor in params.tensors() {
+            data.extend_from_slice(&bytes(tensor)?);
         }
-        let manifest = WeightsManifest {
-            version: version.get(),
-            tensors,
-            total_bytes: data.len() as u64,
-            digest: all.finalize().to_hex().to_string(),
-        };
-        Ok(Self { manifest, dtype, data: data.into() })
+        Ok(Self { manifest, dtype, data: Data::Memory(data.into()) })
+    }
+
+    /// Weights that lie in files and are read from there whenever somebody wants them, as `f32`. The manifest is that of
+    /// the same weights.
+    pub fn stored(manifest: WeightsManifest, stored: Stored) -> Self {
+        Self { manifest, dtype: DType::F32, data: Data::Files(Arc::new(stored)) }
     }
 
     /// What a worker checks the bytes against.
@@ -82,15 +113,25 @@ impl Published {
         &self.manifest.digest
     }
 
-    /// All bytes, without a copy.
-    pub(crate) fn data(&self) -> Bytes {
-        self.data.clone()
+    /// All bytes; without a copy where they are in memory.
+    pub(crate) fn data(&self) -> Result<Bytes, WeightsError> {
+        self.chunk(0, usize::MAX)
     }
 
-    /// At most `len` bytes from an offset on, without a copy.
-    pub fn chunk(&self, offset: u64, len: usize) -> Bytes {
-        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(self.data.len());
-        self.data.slice(from..from.saturating_add(len).min(self.data.len()))
+    /// At most `len` bytes from an offset on; without a copy where they are in memory.
+    ///
+    /// # Errors
+    /// They are in files that cannot be read any more.
+    pub fn chunk(&self, offset: u64, len: usize) -> Result<Bytes, WeightsError> {
+        match &self.data {
+            Data::Memory(data) => {
+                let from = usize::try_from(offset).unwrap_or(usize::MAX).min(data.len());
+                Ok(data.slice(from..from.saturating_add(len).min(data.len())))
+            }
+            Data::Files(stored) => stored.read(offset, len).map_err(|reason| {
+                WeightsError::Unreadable { version: PolicyVersion(self.manifest.version), reason }
+            }),
+        }
     }
 
     /// The weights on the CPU again; `like` has their names and shapes.
@@ -99,7 +140,8 @@ impl Published {
         let tensors = like.specs().iter().map(|spec| {
             let from = at;
             at += spec.len() * self.dtype.size_in_bytes();
-            from_bytes(&self.chunk(from as u64, at - from), self.dtype, &spec.shape, &Device::Cpu)
+            let bytes = self.chunk(from as u64, at - from).map_err(candle_core::Error::wrap)?;
+            from_bytes(&bytes, self.dtype, &spec.shape, &Device::Cpu)
         });
         let tensors = tensors.collect::<candle_core::Result<Vec<_>>>()?;
         Params::of(like.specs().to_vec(), tensors)

@@ -1,10 +1,13 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 use candle_core::{DType, Device};
-use octet_policy::config::ModelConfig;
+use octet_policy::config::{Dtype, ModelConfig, TensorSpec};
+use octet_policy::files::save_model;
 use octet_policy::model::Params;
+use octet_policy::source::Source;
 use octet_proto::error::error_kind;
 use serde_json::json;
+use std::borrow::Cow;
 use std::path::Path;
 use tokio_stream::StreamExt;
 
@@ -74,9 +77,72 @@ fn the_manifest_is_that_of_the_weights() {
 fn what_was_published_does_not_follow_the_weights() {
     let (_, params) = params(1);
     let published = Published::new(PolicyVersion(1), &params).unwrap();
-    let before = published.chunk(0, 64);
+    let before = published.chunk(0, 64).unwrap();
     params.write(0, |values| values.fill(-1.0)).unwrap();
-    assert_eq!(published.chunk(0, 64), before);
+    assert_eq!(published.chunk(0, 64).unwrap(), before);
+}
+
+/// Weights as a checkpoint has them, with a file's element type.
+fn checkpoint(version: u64, dtype: Dtype) -> (tempfile::TempDir, ModelConfig, Params) {
+    let (config, params) = params(version);
+    let values = |spec: &TensorSpec| {
+        let at = params.specs().iter().position(|s| s.name == spec.name).unwrap();
+        Cow::Owned(params.read(at, <[f32]>::to_vec).unwrap())
+    };
+    let home = tempfile::tempdir().unwrap();
+    let directory = home.path().join("model");
+    save_model(&directory, &config, dtype, home.path(), values).unwrap();
+    let weights = Source::Directory(directory).weights(&config).unwrap();
+    let params = Params::from_vecs(&config, weights, DType::F32, &Device::Cpu).unwrap();
+    (home, config, params)
+}
+
+fn stored(version: u64, home: &Path, config: &ModelConfig, params: &Params) -> Published {
+    let manifest = super::manifest(PolicyVersion(version), params).unwrap();
+    Published::stored(manifest, Stored::open(&home.join("model"), config).unwrap())
+}
+
+#[test]
+fn files_give_out_the_bytes_that_memory_would() {
+    for dtype in [Dtype::F32, Dtype::Bf16, Dtype::F16] {
+        let (home, config, params) = checkpoint(1, dtype);
+        let held = Published::new(PolicyVersion(1), &params).unwrap();
+        let stored = stored(1, home.path(), &config, &params);
+        assert_eq!(stored.manifest(), held.manifest());
+        // The name is gone, the version is not.
+        std::fs::remove_dir_all(home.path().join("model")).unwrap();
+        let total = held.manifest().total_bytes;
+        for (offset, len) in [
+            (0, usize::MAX),
+            (0, 1),
+            (3, 6),
+            (4 * 64 * 5000 - 5, 11),
+            (777_777, CHUNK_BYTES),
+            (total - 3, 100),
+            (total, 1),
+        ] {
+            let (found, wanted) = (stored.chunk(offset, len), held.chunk(offset, len));
+            assert!(found.unwrap() == wanted.unwrap(), "{dtype:?}: {len} bytes from {offset} on");
+        }
+        let again = stored.model(&config).unwrap();
+        assert_eq!(again.params().digest().unwrap(), params.digest().unwrap());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_file_that_became_shorter_is_an_error_with_its_name() {
+    let (home, config, params) = checkpoint(1, Dtype::F32);
+    let publication = Publication::new(0, [stored(1, home.path(), &config, &params)]);
+    let service = Weights::new(publication, PolicyVersion(9), CancellationToken::new());
+    assert_eq!(fetch(&service, 1, 0).await.len(), 2);
+    let file =
+        std::fs::File::options().write(true).open(home.path().join("model/model.safetensors"));
+    file.unwrap().set_len(500_000).unwrap();
+    let request = Request::new(GetChunksRequest { version: 1, offset: 0 });
+    let mut stream = service.get_chunks(request).await.unwrap().into_inner();
+    let status = stream.next().await.unwrap().unwrap_err();
+    assert_eq!((status.code(), error_kind(&status)), (Code::DataLoss, Some("version-unreadable")));
+    assert!(status.message().contains("model.safetensors"), "{status}");
 }
 
 #[tokio::test]

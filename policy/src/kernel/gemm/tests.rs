@@ -27,9 +27,12 @@ proptest! {
     fn every_element_is_the_plain_chain(
         m in 1usize..40, n in 1usize..70, k in 1usize..900, seed in 1u32..1000,
         ta: bool, tb: bool, packed: bool, carry: bool, threads in 1usize..4,
+        row_parts in 1usize..5, column_parts in 1usize..5, pages: bool,
     ) {
-        let (da, db) = (numbers(m * k, seed), numbers(n * k, seed + 1));
-        let a = if ta { Mat::transposed(&da, m) } else { Mat::rows(&da, k) };
+        // Columns that lie whole pages apart are gathered, others are read in place.
+        let stride = if pages { PAGE } else { m };
+        let (da, db) = (numbers(stride.max(m) * k, seed), numbers(n * k, seed + 1));
+        let a = if ta { Mat::transposed(&da, stride) } else { Mat::rows(&da, k) };
         let b = if tb { Mat::transposed(&db, k) } else { Mat::rows(&db, n) };
         let before = numbers(m * n, seed + 2);
         let mut c = before.clone();
@@ -37,12 +40,49 @@ proptest! {
         let rhs = if packed { Rhs::Packed(&panels) } else { Rhs::Plain(b) };
         let start = if carry { Start::Continue } else { Start::Zero };
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| run((m, n, k), a, rhs, &mut c, n, start, 1));
+        let grid = Grid { rows: row_parts, columns: column_parts };
+        pool.install(|| run((m, n, k), a, rhs, &mut c, n, start, grid));
+        let mut narrow = before.clone();
+        with_shape(Shape::narrow(), (m, n, k), a, rhs, &mut narrow, start);
+        prop_assert!(c.iter().zip(&narrow).all(|(x, y)| x.to_bits() == y.to_bits()), "widths differ");
         for i in 0..m {
             for j in 0..n {
                 let c0 = if carry { before[i * n + j] } else { 0.0 };
                 prop_assert_eq!(c[i * n + j].to_bits(), chain(k, a, b, i, j, c0).to_bits());
             }
         }
+    }
+}
+
+fn with_shape(
+    shape: Shape,
+    (m, n, k): (usize, usize, usize),
+    a: Mat<'_>,
+    b: Rhs<'_>,
+    c: &mut [f32],
+    start: Start,
+) {
+    let (rows, columns, c) = (0..m, 0..n, c.as_mut_ptr());
+    Task { rows, columns, depth: k, a, b, c, ldc: n, start, shape }.run();
+}
+
+#[test]
+fn a_grid_covers_everything_and_copies_little() {
+    let data = vec![0f32; 4];
+    let (rows, turned) = (Mat::rows(&data, 1), Mat::transposed(&data, 1024));
+    let plain = Rhs::Plain(rows);
+    let of = |shape, a, threads| Grid::new(shape, a, plain, threads);
+    assert_eq!(of((4096, 1024, 1024), rows, 1), Grid { rows: 1, columns: 1 });
+    assert_eq!(of((8, 32, 64), rows, 4), Grid { rows: 1, columns: 1 }, "too little to share");
+    // Rows are read in place: only columns are cut, so that B is laid out once.
+    assert_eq!(of((4096, 1024, 1024), rows, 2), Grid { rows: 1, columns: 8 });
+    // Too few columns for everybody.
+    assert_eq!(of((4096, 64, 1024), rows, 4), Grid { rows: 8, columns: 2 });
+    // Both sides are copied: about square.
+    assert_eq!(of((1024, 1024, 4096), turned, 2), Grid { rows: 2, columns: 2 });
+    for (all, parts, unit) in [(100, 7, 1), (100, 7, 16), (5, 9, 16), (1, 1, 1)] {
+        let ranges: Vec<_> = (0..parts).map(|i| part(all, parts, unit, i)).collect();
+        assert!(ranges.windows(2).all(|w| w[0].end == w[1].start), "{ranges:?}");
+        assert_eq!((ranges[0].start, ranges[parts - 1].end), (0, all));
     }
 }

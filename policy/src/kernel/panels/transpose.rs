@@ -1,0 +1,66 @@
+//! Sixteen columns of sixteen floats turned into sixteen rows, in registers.
+//!
+//! Invariant: a copy; no float is changed.
+
+use super::NR;
+use std::arch::x86_64::{
+    __m512, _mm512_castpd_ps, _mm512_castps_pd, _mm512_loadu_ps, _mm512_setzero_ps,
+    _mm512_shuffle_f32x4, _mm512_storeu_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps,
+    _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+};
+
+/// `out[p][column] = from[column · stride + p]` for sixteen of both.
+///
+/// # Safety
+/// The machine has AVX-512.
+///
+/// # Panics
+/// When either slice is too short.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn sixteen(from: &[f32], stride: usize, out: &mut [f32]) {
+    assert!(from.len() >= (NR - 1) * stride + NR && out.len() >= NR * NR, "a block of 16 × 16");
+    let mut rows = [_mm512_setzero_ps(); NR];
+    for (column, row) in rows.iter_mut().enumerate() {
+        // SAFETY: inside of `from`, as asserted.
+        *row = unsafe { _mm512_loadu_ps(from.as_ptr().add(column * stride)) };
+    }
+    // Within each quarter of a register, then quarters among registers.
+    let pairs = each_pair(rows, |a, b| (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)));
+    let mut fours = [_mm512_setzero_ps(); NR];
+    for q in 0..4 {
+        for half in 0..2 {
+            let (a, b) = (pairs[4 * q + half], pairs[4 * q + 2 + half]);
+            let (a, b) = (_mm512_castps_pd(a), _mm512_castps_pd(b));
+            fours[4 * q + 2 * half] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+            fours[4 * q + 2 * half + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+        }
+    }
+    for lane in 0..4 {
+        let [a, b, c, d] = [fours[lane], fours[4 + lane], fours[8 + lane], fours[12 + lane]];
+        let (low, high) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
+        let (low2, high2) =
+            (_mm512_shuffle_f32x4::<0x88>(c, d), _mm512_shuffle_f32x4::<0xdd>(c, d));
+        let done = [
+            _mm512_shuffle_f32x4::<0x88>(low, low2),
+            _mm512_shuffle_f32x4::<0x88>(high, high2),
+            _mm512_shuffle_f32x4::<0xdd>(low, low2),
+            _mm512_shuffle_f32x4::<0xdd>(high, high2),
+        ];
+        for (quarter, row) in done.into_iter().enumerate() {
+            // SAFETY: inside of `out`, as asserted.
+            unsafe { _mm512_storeu_ps(out.as_mut_ptr().add((4 * quarter + lane) * NR), row) };
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+fn each_pair(
+    rows: [__m512; NR],
+    both: impl Fn(__m512, __m512) -> (__m512, __m512),
+) -> [__m512; NR] {
+    let mut out = rows;
+    for pair in out.chunks_exact_mut(2) {
+        (pair[0], pair[1]) = both(pair[0], pair[1]);
+    }
+    out
+}
