@@ -127,7 +127,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     let mut lengths: Vec<usize> = Vec::new();
     let mut found: Vec<(String, Vec<Outcome>)> = Vec::new();
     for model in args.models() {
-        let policy = Policy::load(&model::locate(model)?, dtype, &device)?;
+        let policy = model::load(model, dtype, &device)?;
         model::check_tools(model, &policy.template, &rows)?;
         if args.wants_study() && lengths.is_empty() {
             let length = |row: &Example| -> Result<usize> { Ok(prompt_of(&policy, row)?.len()) };

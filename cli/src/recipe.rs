@@ -6,6 +6,7 @@
 use anyhow::{Context, Result};
 use octet_learner::{LearnerConfig, RunShape};
 use octet_policy::kernel::head::Shaping;
+use octet_policy::lora::{FreshLora, Lora};
 use octet_proto::ConfigDigest;
 use octet_reward_service::RewardSource;
 use octet_rollout_worker::SamplingSettings;
@@ -26,6 +27,8 @@ pub struct Recipe {
     pub run: Run,
     /// The policy to start from.
     pub model: ModelSource,
+    /// What of it is trained.
+    pub policy: PolicyKeys,
     /// What is trained and evaluated on.
     pub data: Data,
     /// How completions are sampled.
@@ -71,6 +74,15 @@ pub struct ModelSource {
     pub dtype: String,
     /// "cpu", or "cuda:0".
     pub device: String,
+}
+
+/// What of the policy is trained.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PolicyKeys {
+    /// Low-rank adapters beside the weights, which then stay as they are: `{ rank, alpha, targets }`. Without it, all
+    /// weights are trained.
+    pub lora: Option<Lora>,
 }
 
 /// Data sets: JSON lines in the documented row format.
@@ -281,6 +293,12 @@ impl Recipe {
                 return Err(layers.refusal(key, expected, &found).into());
             }
         }
+        if let Some(lora) = &self.policy.lora
+            && !(lora.alpha.is_finite() && lora.alpha > 0.0)
+        {
+            let found = lora.alpha.to_string();
+            return Err(layers.refusal("policy.lora.alpha", "more than 0", found).into());
+        }
         let mut before = 0;
         for (at, entry) in self.reward.schedule.iter().enumerate() {
             let key = format!("reward.schedule[{at}]");
@@ -343,7 +361,13 @@ impl Recipe {
             max_tokens: self.sampling.max_tokens,
             longest_prompt,
             shaping: self.shaping(),
+            adapter: self.adapter(),
         }
+    }
+
+    /// The adapter that is trained instead of the weights, as it begins.
+    pub fn adapter(&self) -> Option<FreshLora> {
+        self.policy.lora.map(|lora| FreshLora { lora, seed: self.run.seed })
     }
 
     /// How logits become the distribution that is sampled and learned.
@@ -384,6 +408,10 @@ impl Recipe {
         // Who looks on changes nothing: a build that knows no tracking computes the same digest.
         if let Some(sections) = stripped.as_object_mut() {
             sections.remove("tracking");
+            // Nor does a build that knows no adapters compute another one where there is none.
+            if self.policy == PolicyKeys::default() {
+                sections.remove("policy");
+            }
         }
         // Nor is a build that knows no preferences another one where there are none.
         if let Some(learner) = stripped["learner"].as_object_mut() {
@@ -413,46 +441,4 @@ const NUMERICS: u32 = 1;
 #[cfg(test)]
 mod keys;
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn who_looks_on_is_no_part_of_the_digest() {
-        let mut recipe = Recipe::default();
-        recipe.data.train =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/data/train.jsonl");
-        let usual = recipe.digest(NonZeroU64::MIN, "weights").unwrap();
-        recipe.tracking.mlflow = Some("http://127.0.0.1:5000".into());
-        recipe.tracking.experiment = "another".into();
-        assert_eq!(recipe.digest(NonZeroU64::MIN, "weights").unwrap(), usual);
-    }
-
-    #[test]
-    fn keys_of_dpo_are_part_of_the_digest_where_they_are_given() {
-        let mut recipe = Recipe::default();
-        recipe.data.train =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/data/train.jsonl");
-        let digest = |recipe: &Recipe| recipe.digest(NonZeroU64::MIN, "weights").unwrap();
-        let usual = digest(&recipe);
-        recipe.learner.beta = Some(0.1);
-        let first = digest(&recipe);
-        recipe.learner.beta = Some(0.2);
-        assert!(first != usual && digest(&recipe) != first);
-    }
-
-    #[test]
-    fn how_weights_travel_is_no_part_of_the_digest() {
-        let mut recipe = Recipe::default();
-        recipe.data.train =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/data/train.jsonl");
-        let usual = recipe.digest(NonZeroU64::MIN, "weights").unwrap();
-        // A build that knows nothing of it computes the same digest: it is not even mentioned.
-        assert!(!serde_json::to_string(&recipe).unwrap().contains("broadcast"));
-        recipe.weights.broadcast = "nccl".into();
-        recipe.weights.broadcast_within = Duration::from_secs(5);
-        assert_eq!(recipe.digest(NonZeroU64::MIN, "weights").unwrap(), usual);
-        recipe.run.seed += 1;
-        assert_ne!(recipe.digest(NonZeroU64::MIN, "weights").unwrap(), usual);
-    }
-}
+mod tests;

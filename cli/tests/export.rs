@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{output, root, short, train};
+use common::{output, own, root, short, train};
 use octet_policy::config::Dtype;
 use octet_policy::files::TensorFile;
 use serde_json::{Value, json};
@@ -252,46 +252,12 @@ fn transformers_loads_it_with_probabilities_near() {
     // Against octet's own log-probabilities of the next token.
     let ids: Vec<u32> =
         whole["ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
-    let own = own_logprobs(&root().join("assets/policy"), &ids);
-    let gap =
-        |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    let own = own::logprobs(&root().join("assets/policy"), &ids);
     let spread = own.iter().fold(0.0f64, |most, logit| most.max(logit.abs()));
-    let (exact, near) = (gap(&own, &numbers(&whole)), gap(&own, &numbers(&half)));
+    let (exact, near) = (own::gap(&own, &numbers(&whole)), own::gap(&own, &numbers(&half)));
     eprintln!(
         "largest gap of a log-probability: {exact:.2e} in f32, {near:.2e} in bf16, of {spread:.1}"
     );
     assert!(exact < 1e-3, "{exact}");
     assert!(near < 0.05 * spread, "{near} of {spread}");
-}
-
-fn own_logprobs(directory: &Path, ids: &[u32]) -> Vec<f64> {
-    use candle_core::{DType, Device};
-    use octet_policy::kernel::head::Shaping;
-    use octet_policy::policy::Policy;
-    use octet_policy::sampler::{GroupRequest, Manner, Sampler, Sampling};
-    use std::sync::Arc;
-    let policy = Policy::load(directory, DType::F32, &Device::Cpu).unwrap();
-    let vocabulary = policy.model.config().vocab_size;
-    let sampling = Sampling {
-        seed: 1,
-        completions: 1,
-        shaping: Shaping::default(),
-        max_tokens: 1,
-        stop_tokens: vec![],
-    };
-    let mut sampler = Sampler::new(sampling.clone(), 1);
-    let request = GroupRequest { group: 0, prompt: ids.to_vec(), model: Arc::new(policy.model) };
-    let manner = Manner {
-        sampling: Arc::new(sampling),
-        stream: 0,
-        alternatives: Some(vocabulary),
-        guide: None,
-    };
-    sampler.submit_with(request, manner);
-    let done = sampler.step().unwrap();
-    let mut logprobs = vec![0.0; vocabulary];
-    for (id, logprob) in &done[0].notes[0].likeliest {
-        logprobs[*id as usize] = f64::from(*logprob);
-    }
-    logprobs
 }

@@ -9,6 +9,7 @@ use crate::commit::Retention;
 use crate::objective::{DEFAULT_DPO_BETA, Objective, ObjectiveError, PolicyLoss};
 use crate::schedule::{Decay, Schedule, ScheduleError};
 use octet_policy::kernel::head::Shaping;
+use octet_policy::lora::FreshLora;
 use serde::{Deserialize, Serialize};
 use std::num::{NonZeroU64, NonZeroUsize};
 
@@ -97,6 +98,8 @@ pub struct RunShape {
     pub longest_prompt: usize,
     /// How logits become the distribution that is sampled and learned.
     pub shaping: Shaping,
+    /// The adapter that is trained instead of the weights.
+    pub adapter: Option<FreshLora>,
 }
 
 /// A configuration that was checked.

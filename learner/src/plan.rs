@@ -13,11 +13,12 @@ use sizes::Sizes;
 
 use crate::config::Recipe;
 use octet_policy::config::{Dtype, ModelConfig};
+use octet_policy::lora::Lora;
 use octet_policy::model::Keep;
 use std::fmt;
 
 /// The numbers of a recipe that memory depends on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Workload {
     /// Element type of weights and activations.
     pub dtype: Dtype,
@@ -39,6 +40,8 @@ pub struct Workload {
     pub device: bool,
     /// Whether versions are given out from memory: where no files have them as they are sampled with.
     pub in_memory: bool,
+    /// The adapter that is trained instead of the weights.
+    pub lora: Option<Lora>,
 }
 
 /// When memory is held.
@@ -114,7 +117,7 @@ impl Workload {
         Self {
             dtype,
             device,
-            in_memory: dtype != Dtype::F32,
+            in_memory: dtype != Dtype::F32 || recipe.shape.adapter.is_some(),
             longest_prompt: recipe.shape.longest_prompt,
             max_tokens: recipe.shape.max_tokens,
             completions: recipe.shape.completions,
@@ -122,6 +125,7 @@ impl Workload {
             micro_batch_tokens: recipe.micro_batch_tokens,
             lag: recipe.lag,
             reference: recipe.loss.needs_reference(),
+            lora: recipe.shape.adapter.map(|fresh| fresh.lora),
         }
     }
 
@@ -156,7 +160,10 @@ impl MemoryPlan {
             item("weights", sizes.weights(), Phase::Always),
             item("position tables", sizes.tables(), Phase::Always),
         ];
-        if workload.reference {
+        if workload.lora.is_some() {
+            // The reference is the weights without it.
+            items.push(item("adapter", sizes.trained(), Phase::Always));
+        } else if workload.reference {
             items.push(item("reference policy", sizes.weights(), Phase::Always));
         }
         if workload.device {
@@ -165,7 +172,7 @@ impl MemoryPlan {
             items.push(item("attention of one part", sizes.scores(), Phase::Learning));
         }
         if workload.lag > 0 {
-            items.push(item("policy that sampled", sizes.weights(), Phase::Learning));
+            items.push(item("policy that sampled", sizes.trained(), Phase::Learning));
         }
         items.extend([
             host("optimiser moments", sizes.moments(), Phase::Always),

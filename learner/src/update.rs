@@ -1,4 +1,4 @@
-//! One optimiser update over any number of micro-batches.
+//! One optimiser update over any number of micro-batches, of a model's weights or of its adapter.
 //!
 //! The optimiser works on `f32` weights on the CPU. Where the model computes with another type or elsewhere
 //! it has a copy of them, made anew after each update; gradients are added up in `f32` beside it.
@@ -49,7 +49,7 @@ impl Updater {
         keep: Keep,
         hyperparameters: Hyperparameters,
     ) -> Result<Self, UpdateError> {
-        let specs = model.params().specs().iter();
+        let specs = model.trained().specs().iter();
         let specs = specs.map(|s| TensorSpec { name: s.name.clone(), shape: s.shape.clone() });
         let optimiser = AdamW::new(hyperparameters, specs.collect())?;
         Self::resume(model, keep, optimiser)
@@ -57,7 +57,7 @@ impl Updater {
 
     /// Goes on with the moments of an earlier run.
     pub fn resume(model: Model, keep: Keep, optimiser: AdamW) -> Result<Self, UpdateError> {
-        let gradients = model.params().nothing_like()?;
+        let gradients = model.trained().nothing_like()?;
         Ok(Self { model, gradients, masters: None, optimiser, keep })
     }
 
@@ -78,9 +78,9 @@ impl Updater {
         &self.model
     }
 
-    /// The weights after the last update, in `f32` on the CPU.
+    /// What is trained, after the last update, in `f32` on the CPU.
     pub fn weights(&self) -> &Params {
-        self.masters.as_ref().map_or(self.model.params(), |masters| &masters.weights)
+        self.masters.as_ref().map_or(self.model.trained(), |masters| &masters.weights)
     }
 
     /// The optimiser's state.
@@ -104,7 +104,8 @@ impl Updater {
         // Nothing was learned where all groups were equal in reward; moments decay all the same.
         self.gradients.complete()?;
         let gradients = self.gradients.to(DType::F32, &Device::Cpu)?;
-        let weights = self.masters.as_ref().map_or(self.model.params(), |masters| &masters.weights);
+        let weights =
+            self.masters.as_ref().map_or(self.model.trained(), |masters| &masters.weights);
         let optimiser = &mut self.optimiser;
         let update = weights.update(&gradients, |pairs| {
             let mut parameters: Vec<Parameter<'_>> = pairs

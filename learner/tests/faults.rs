@@ -14,7 +14,7 @@ use support::coordinator::Scripted;
 use support::{STEPS, Setup, World, ended, recipe, worker};
 
 fn setup() -> Setup {
-    Setup { recipe: recipe(), threads: None }
+    Setup { recipe: recipe(), threads: None, adapter: None }
 }
 
 async fn first_groups(endpoint: &str) -> Vec<ScoredGroup> {

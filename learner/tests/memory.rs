@@ -8,6 +8,7 @@ use octet_learner::update::Updater;
 use octet_policy::config::{Dtype, ModelConfig};
 use octet_policy::kernel::head::Shaping;
 use octet_policy::layout::GroupTokens;
+use octet_policy::lora::{FreshLora, Lora};
 use octet_policy::model::{Keep, Model, Params};
 use serde_json::json;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -61,11 +62,13 @@ fn model(config: &ModelConfig) -> Model {
 #[test]
 fn a_step_takes_no_more_than_planned_and_not_much_less() {
     for (family, class) in [("qwen2", "Qwen2ForCausalLM"), ("qwen3", "Qwen3ForCausalLM")] {
-        check(&config(family, class));
+        check(&config(family, class), None);
     }
+    // An adapter's learning takes what the model's takes: what it saves is held always.
+    check(&config("qwen2", "Qwen2ForCausalLM"), Some(Lora::default()));
 }
 
-fn check(config: &ModelConfig) {
+fn check(config: &ModelConfig, lora: Option<Lora>) {
     let tokens =
         |count: usize, from: usize| (0..count).map(|i| ((i + from) % 600) as u32).collect();
     let group = |g: usize| GroupTokens {
@@ -84,6 +87,7 @@ fn check(config: &ModelConfig) {
         reference: false,
         device: false,
         in_memory: false,
+        lora,
     };
     // A step of one part, and one of two.
     for (keep, parts) in [
@@ -94,7 +98,10 @@ fn check(config: &ModelConfig) {
     ] {
         let plan = MemoryPlan::new(config, &of(4 * parts), keep);
         assert_eq!(plan.tokens(), 960);
-        let model = model(config);
+        let mut model = model(config);
+        if let Some(lora) = lora {
+            model = model.with_fresh_lora(&FreshLora { lora, seed: 1 }).unwrap();
+        }
         let mut updater = Updater::new(model, keep, Hyperparameters::default()).unwrap();
         let mut learn = || {
             let held = HELD.load(Ordering::Relaxed);

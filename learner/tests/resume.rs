@@ -11,18 +11,23 @@ use octet_learner::spool::Spool;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
-use support::{STEPS, Setup, World, recipe, worker};
+use support::{STEPS, Setup, World, adapter, recipe, worker};
 
-fn setups() -> [(&'static str, Setup); 3] {
+fn setups() -> [(&'static str, Setup); 5] {
     let of = |change: &dyn Fn(&mut LearnerConfig)| {
         let mut recipe = recipe();
         change(&mut recipe);
-        Setup { recipe, threads: NonZeroUsize::new(1) }
+        Setup { recipe, threads: NonZeroUsize::new(1), adapter: None }
     };
     [
         ("on-policy", of(&|_| ())),
         ("lag", of(&|r| r.lag = 1)),
         ("kl", of(&|r| (r.kl_beta, r.check_inert) = (0.1, true))),
+        ("lora", Setup { adapter: Some(adapter()), ..of(&|_| ()) }),
+        (
+            "lora-lag-kl",
+            Setup { adapter: Some(adapter()), ..of(&|r| (r.kl_beta, r.lag) = (0.1, 1)) },
+        ),
     ]
 }
 
@@ -57,6 +62,41 @@ async fn a_resumed_run_makes_the_same_weights() {
         // A complete run that is resumed has nothing to do.
         let again = world.run(&cut, &setup, STEPS).await.unwrap();
         assert_eq!((again.totals.steps, again.weights_digest), (0, whole.weights_digest));
+    }
+}
+
+/// A run that trains an adapter commits it alone, and with its base it is what was trained.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_adapter_is_committed_without_its_base() {
+    let world = World::new();
+    let setups = setups();
+    let whole = world.run("adapted", &setups[3].1, STEPS).await.unwrap();
+    let names = |folder: &Path| -> Vec<String> {
+        let entries = std::fs::read_dir(folder).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let expected = ["adapter_config.json", "adapter_model.safetensors", "octet"];
+    assert_eq!(names(&whole.weights), expected);
+    let load = |path: &Path| {
+        let (dtype, device) = (candle_core::DType::F32, candle_core::Device::Cpu);
+        octet_policy::policy::Policy::load(path, dtype, &device).unwrap().model
+    };
+    let (trained, base) = (load(&whole.weights), load(&world.model));
+    assert_eq!(trained.trained().digest().unwrap().to_hex().as_str(), whole.weights_digest);
+    assert_eq!(trained.params().digest().unwrap(), base.params().digest().unwrap());
+    assert_eq!(trained.lora(), Some(&adapter().lora));
+    let fresh = base.with_fresh_lora(&adapter()).unwrap();
+    for i in 0..fresh.trained().specs().len() {
+        let of = |model: &octet_policy::model::Model| model.trained().read(i, <[f32]>::to_vec);
+        assert_ne!(
+            of(&trained).unwrap(),
+            of(&fresh).unwrap(),
+            "{}",
+            fresh.trained().specs()[i].name
+        );
     }
 }
 

@@ -9,6 +9,7 @@ pub mod files;
 pub mod gguf;
 pub mod kernel;
 pub mod layout;
+pub mod lora;
 pub mod model;
 pub mod ops;
 pub mod policy;

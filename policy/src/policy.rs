@@ -1,10 +1,12 @@
 //! A policy: a model with the tokenizer and chat template it was trained with.
 //!
-//! Invariant: the three come from one Hugging Face directory or GGUF file and fit each other; a saved policy is
-//! such a directory.
+//! Invariant: the three come from one Hugging Face directory or GGUF file (or from the base of an adapter) and fit each
+//! other; a saved policy is such a directory.
 
 use crate::config::{ConfigError, Dtype, TensorSpec};
-use crate::files::{FilesError, StagedDir, copy_companions, write_model};
+use crate::files::{
+    AdapterBase, AdapterFiles, FilesError, StagedDir, copy_companions, write_adapter, write_model,
+};
 use crate::model::{Model, Params};
 use crate::source::Source;
 use crate::template::{ChatTemplate, TemplateError};
@@ -47,19 +49,44 @@ pub enum PolicyError {
 }
 
 impl Policy {
-    /// Loads a Hugging Face directory or a GGUF file; weights become `dtype` on `device`.
+    /// Loads a Hugging Face directory, a GGUF file, or a PEFT adapter with its base; weights become `dtype` on `device`.
     ///
     /// # Errors
     /// Names the file and what is wrong with it; nothing is guessed.
     pub fn load(path: &Path, dtype: DType, device: &Device) -> Result<Self, PolicyError> {
-        let source = Source::open(path)?;
+        Self::from_source(&Source::open(path)?, path, dtype, device)
+    }
+
+    /// As [`Policy::load`], from what was opened at `path`.
+    ///
+    /// # Errors
+    /// As [`Policy::load`].
+    pub fn from_source(
+        source: &Source,
+        path: &Path,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self, PolicyError> {
         let config = source.config()?;
         let tokenizer = source.tokenizer()?;
         tokenizer.check(&config)?;
         let template = source.template()?;
         let params = Params::from_vecs(&config, source.weights(&config)?, dtype, device)?;
-        let model = Model::new(config, params)?;
-        Ok(Self { model, tokenizer, template, directory: path.into() })
+        let mut model = Model::new(config, params)?;
+        if let Some(adapter) = source.adapter() {
+            model = adapted(model, adapter)?;
+        }
+        let directory = source.companions(path).into();
+        Ok(Self { model, tokenizer, template, directory })
+    }
+
+    /// The policy with an adapter, instead of one that it may have. Its weights are shared, and are not compared with the
+    /// adapter's base.
+    ///
+    /// # Errors
+    /// The adapter is none of this model.
+    pub fn with_adapter(self, adapter: &AdapterFiles) -> Result<Self, PolicyError> {
+        Ok(Self { model: adapted(self.model, adapter)?, ..self })
     }
 
     /// Token ids of a conversation up to where the assistant begins to write.
@@ -98,10 +125,11 @@ impl Policy {
         Ok(staged.commit()?)
     }
 
-    /// Writes the same files into a directory in the making.
+    /// Writes the same files into a directory in the making. An adapter is merged into the weights.
     pub fn save_into(&self, staged: &StagedDir, dtype: Dtype) -> Result<(), PolicyError> {
         copy_companions(staged, &self.directory)?;
-        let params = self.model.params();
+        let merged = self.model.merged()?;
+        let params = merged.params();
         let values = |spec: &TensorSpec| -> candle_core::Result<Vec<f32>> {
             let at = params.specs().iter().position(|s| s.name == spec.name).unwrap_or_default();
             let tensor = params.tensors()[at].to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
@@ -120,4 +148,26 @@ impl Policy {
             None => Ok(written?),
         }
     }
+
+    /// Writes the adapter alone into a directory in the making, as PEFT stores it.
+    ///
+    /// # Errors
+    /// The policy has none, or the disk.
+    pub fn save_adapter_into(
+        &self,
+        staged: &StagedDir,
+        base: &AdapterBase,
+    ) -> Result<(), PolicyError> {
+        let Some(lora) = self.model.lora() else {
+            return Err(candle_core::Error::msg("the policy has no adapter to be saved").into());
+        };
+        let params = self.model.trained().to(DType::F32, &Device::Cpu)?;
+        write_adapter(staged, lora, base, &params)
+    }
+}
+
+fn adapted(model: Model, adapter: &AdapterFiles) -> Result<Model, PolicyError> {
+    let (dtype, device) = model.kind();
+    let params = adapter.params(model.config(), dtype, &device)?;
+    Ok(model.with_lora(adapter.lora(), params)?)
 }

@@ -1,4 +1,4 @@
-//! Where a policy comes from: a Hugging Face directory, or a GGUF file.
+//! Where a policy comes from: a Hugging Face directory, a GGUF file, or a PEFT adapter of one of these.
 //!
 //! Invariant: whoever reads a part of a policy (its configuration, tokenizer, template or weights) reads it
 //! through here, so every command takes what every other takes.
@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::{CONFIG_FILE, ModelConfig};
-use crate::files::{FilesError, Weights};
+use crate::files::{AdapterFiles, FilesError, Weights};
 use crate::gguf::Gguf;
 use crate::policy::PolicyError;
 use crate::template::ChatTemplate;
@@ -19,19 +19,54 @@ pub enum Source {
     Directory(PathBuf),
     /// A GGUF file.
     Gguf(Box<Gguf>),
+    /// A PEFT adapter with its base.
+    Adapter(Box<Adapted>),
+}
+
+/// An adapter and the model that it belongs to.
+#[derive(Debug)]
+pub struct Adapted {
+    /// The adapter.
+    pub files: AdapterFiles,
+    /// Where its base is.
+    pub path: PathBuf,
+    /// Its base, which is no adapter.
+    pub base: Source,
 }
 
 impl Source {
     /// Finds out what `path` is. A directory is not looked into yet.
     ///
     /// # Errors
-    /// A file that is not GGUF or is damaged, or a directory that only holds GGUF files.
+    /// A file that is not GGUF or is damaged, a directory that only holds GGUF files, or an adapter whose base is not
+    /// here.
     pub fn open(path: &Path) -> Result<Self, PolicyError> {
+        Self::open_with(path, None)
+    }
+
+    /// As [`Source::open`]; an adapter is taken with the base at `base` instead of the one that it names.
+    ///
+    /// # Errors
+    /// As [`Source::open`].
+    pub fn open_with(path: &Path, base: Option<&Path>) -> Result<Self, PolicyError> {
         if path.is_file() {
             return match Gguf::is_one(path) {
                 true => Ok(Self::Gguf(Box::new(Gguf::open(path)?))),
                 false => Err(neither(path).into()),
             };
+        }
+        if AdapterFiles::is_one(path) {
+            let files = AdapterFiles::open(path)?;
+            let at = base.map_or_else(|| files.base_path(), |base| Ok(base.to_owned()))?;
+            if at.is_dir() && AdapterFiles::is_one(&at) {
+                return Err(PolicyError::Files(FilesError::Format {
+                    path: path.into(),
+                    expected: "an adapter of a whole model".into(),
+                    found: format!("one of the adapter {}; merge that one first", at.display()),
+                }));
+            }
+            let base = Self::open(&at)?;
+            return Ok(Self::Adapter(Box::new(Adapted { files, path: at, base })));
         }
         if !path.join(CONFIG_FILE).is_file() {
             let inside = gguf_files(path);
@@ -57,6 +92,7 @@ impl Source {
         match self {
             Self::Directory(directory) => Ok(ModelConfig::from_dir(directory)?),
             Self::Gguf(file) => Ok(file.config()?),
+            Self::Adapter(adapted) => adapted.base.config(),
         }
     }
 
@@ -68,6 +104,7 @@ impl Source {
         match self {
             Self::Directory(directory) => Ok(Tokenizer::from_dir(directory)?),
             Self::Gguf(file) => file.tokenizer(),
+            Self::Adapter(adapted) => adapted.base.tokenizer(),
         }
     }
 
@@ -79,10 +116,12 @@ impl Source {
         match self {
             Self::Directory(directory) => Ok(ChatTemplate::from_dir(directory)?),
             Self::Gguf(file) => file.template(),
+            Self::Adapter(adapted) => adapted.base.template(),
         }
     }
 
-    /// All weights as 32-bit floats, in the order of [`ModelConfig::tensor_specs`].
+    /// All weights as 32-bit floats, in the order of [`ModelConfig::tensor_specs`]; those of an adapter's base, without
+    /// the adapter.
     ///
     /// # Errors
     /// Names every tensor that is not as the configuration says.
@@ -94,6 +133,27 @@ impl Source {
                 Ok(values.collect::<Result<_, _>>()?)
             }
             Self::Gguf(file) => Ok(file.weights(config)?),
+            Self::Adapter(adapted) => {
+                let weights = adapted.base.weights(config)?;
+                adapted.files.check_base(&adapted.path, &weights)?;
+                Ok(weights)
+            }
+        }
+    }
+
+    /// The adapter, where there is one.
+    pub fn adapter(&self) -> Option<&AdapterFiles> {
+        match self {
+            Self::Adapter(adapted) => Some(&adapted.files),
+            _ => None,
+        }
+    }
+
+    /// Where tokenizer and template are: `path`, or an adapter's base.
+    pub fn companions<'a>(&'a self, path: &'a Path) -> &'a Path {
+        match self {
+            Self::Adapter(adapted) => &adapted.path,
+            _ => path,
         }
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use candle_core::{DType, Device};
 use octet_policy::kernel::head::Shaping;
+use octet_policy::lora::FreshLora;
 use octet_policy::sampler::Sampling;
 use octet_proto::ConfigDigest;
 use octet_proto::transport::ClientOptions;
@@ -36,6 +37,8 @@ pub struct Config {
     pub max_rows: NonZeroUsize,
     /// The model directory: tokenizer, chat template, configuration, and perhaps version 0.
     pub model: PathBuf,
+    /// The adapter that is trained instead of the weights; then these are the model directory's in every version.
+    pub adapter: Option<FreshLora>,
     /// The type that weights are computed in.
     pub dtype: DType,
     /// Where they are computed.

@@ -155,7 +155,9 @@ impl Worker {
     /// What does not pass by waiting; see [`WorkerError`].
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), WorkerError> {
         let (policy, local) = load(&self.config, self.simulated.is_some()).await?;
-        self.handle.counters.set_parameters(policy.model.params().count());
+        let model = &local.model;
+        let adapter = model.lora().map_or(0, |_| model.trained().count());
+        self.handle.counters.set_parameters(model.params().count() + adapter);
         let supervisor = self.supervisor(policy, local)?;
         Ok(supervisor.run(shutdown).await?)
     }
@@ -199,9 +201,10 @@ impl Worker {
         let seed = peers.seed;
         let learner = Learner::new(peers.clone(), address, waits.clone());
         let inbox_of = |expected| {
-            let (config, librarian) = (local.model.config().clone(), to_librarian.clone());
+            let specs = local.model.trained().specs().to_vec();
+            let librarian = to_librarian.clone();
             let (handle, runtime) = (handle.clone(), Runtime::current());
-            Box::new(weights::Inbox { expected, config, librarian, handle, runtime })
+            Box::new(weights::Inbox { expected, specs, librarian, handle, runtime })
                 as Box<dyn Store>
         };
         let membership = transport
@@ -373,13 +376,19 @@ impl Once {
     }
 }
 
-/// The policy, and its weights as those that need not be fetched.
+/// The policy, and version 0, whose weights need not be fetched.
 async fn load(config: &Config, simulated: bool) -> Result<(Policy, Local), WorkerError> {
     let (directory, dtype, device) = (config.model.clone(), config.dtype, config.device.clone());
+    let adapter = config.adapter;
     let load = move || {
         let policy = Policy::load(&directory, dtype, &device)?;
-        let model: Model = policy.model.clone();
-        let digest = model.params().digest()?;
+        let mut model: Model = policy.model.clone();
+        if let Some(adapter) = &adapter {
+            model = model.with_fresh_lora(adapter)?;
+            // Packed once, for all versions.
+            model.freeze()?;
+        }
+        let digest = model.trained().digest()?;
         Ok((policy, Local { model, digest }))
     };
     let loaded = match simulated {

@@ -81,7 +81,7 @@ impl Loaded {
         let stops = policy.stop_tokens();
         let Policy { mut model, tokenizer, template, directory } = policy;
         let compute = |error| failed(PolicyError::Compute(error));
-        let found = model.params().digest().map_err(compute)?.to_hex().to_string();
+        let found = model.trained().digest().map_err(compute)?.to_hex().to_string();
         if let Some(expected) = expected.filter(|expected| **expected != *found) {
             let expected = expected.to_owned();
             return Err(LoadError::Digest { directory, expected, found });

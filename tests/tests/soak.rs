@@ -114,6 +114,7 @@ fn learner_config(folder: &Folder, batch: u64, coordinator: &str) -> octet_learn
             max_tokens: TOKENS,
             longest_prompt: PROMPT,
             shaping: Shaping { temperature: 1.0, top_p: 1.0, top_k: 0 },
+            adapter: None,
         },
         config_digest: ConfigDigest::new(DIGEST),
         coordinator: coordinator.to_owned(),

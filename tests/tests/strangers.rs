@@ -158,6 +158,7 @@ async fn ports(folder: &Folder, stop: &CancellationToken) -> Vec<Port> {
             max_tokens: 8,
             longest_prompt: 100,
             shaping: Shaping { temperature: 1.0, top_p: 1.0, top_k: 0 },
+            adapter: None,
         },
         config_digest: ConfigDigest::new(DIGEST),
         // It has a coordinator of its own, which never answers.

@@ -60,8 +60,8 @@ fn one(weight: &Tensor, rows: usize) -> Result<Products> {
     let mut seconds = f64::INFINITY;
     for _ in 0..=TIMES {
         let start = Instant::now();
-        let y = linear(&x, Projection { weight, bias: None, packed: None })?;
-        linear_backward(&x, weight, &y, None, &mut gradient, None)?;
+        let y = linear(&x, Projection { weight, bias: None, packed: None, adapter: None })?;
+        linear_backward(&x, weight, &y, None, Some(&mut gradient), None)?;
         seconds = seconds.min(start.elapsed().as_secs_f64());
     }
     Ok(Products { operations: 6.0 * (rows * inputs * outputs) as f64, seconds })

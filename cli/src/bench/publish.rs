@@ -9,8 +9,8 @@ use anyhow::{Context, Result};
 use candle_core::{DType, Device};
 use indicatif::ProgressBar;
 use octet_learner::service::weights::{Publication, Published, Weights};
-use octet_policy::config::ModelConfig;
-use octet_policy::model::Params;
+use octet_policy::config::TensorSpec;
+use octet_policy::model::Model;
 use octet_proto::PolicyVersion;
 use octet_proto::transport::{ClientOptions, KeepAlive, server};
 use octet_proto::weights::{
@@ -45,7 +45,7 @@ pub fn measure(bench: &Bench) -> Result<Findings> {
     let model = bench.subject.model(s.seed)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.context("starting the async runtime")?;
-    let work = publish(model.params(), config, s.repeats, &bar);
+    let work = publish(model, s.repeats, &bar);
     let (times, peak) = room::peak_of(|| runtime.block_on(work));
     let times = times?;
     bar.finish_and_clear();
@@ -66,12 +66,7 @@ pub fn measure(bench: &Bench) -> Result<Findings> {
     Ok(found)
 }
 
-async fn publish(
-    params: &Params,
-    config: &ModelConfig,
-    repeats: usize,
-    bar: &ProgressBar,
-) -> Result<Times> {
+async fn publish(model: Model, repeats: usize, bar: &ProgressBar) -> Result<Times> {
     let stop = CancellationToken::new();
     let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0)), Exposure::Loopback).await?;
     let channel = Tcp.dial(&listener.endpoint(), &ClientOptions::default())?;
@@ -86,13 +81,13 @@ async fn publish(
     for repetition in 0..=repeats {
         let version = PolicyVersion(repetition as u64);
         let start = Instant::now();
-        publication.publish(Published::new(version, params)?);
+        publication.publish(Published::new(version, model.params())?);
         let published = Instant::now();
-        let intake = fetch(&mut client, version, config).await?;
+        let intake = fetch(&mut client, version, model.params().specs()).await?;
         let fetched = Instant::now();
         let manifest = Arc::clone(intake.manifest());
         let tensors = intake.into_tensors().ok().context("the version is not whole")?;
-        let of = config.clone();
+        let of = model.clone();
         let built = tokio::task::spawn_blocking(move || {
             build(&of, &manifest, tensors, DType::F32, &Device::Cpu)
         });
@@ -114,11 +109,11 @@ async fn publish(
 async fn fetch(
     client: &mut WeightsClient,
     version: PolicyVersion,
-    config: &ModelConfig,
+    specs: &[TensorSpec],
 ) -> Result<Intake> {
     let request = GetManifestRequest { version: version.get(), wait_ms: 0 };
     let message = client.get_manifest(request).await?.into_inner();
-    let mut intake = Intake::new(Arc::new(Manifest::check(message, version, config)?));
+    let mut intake = Intake::new(Arc::new(Manifest::check(message, version, specs)?));
     let request = GetChunksRequest { version: version.get(), offset: 0 };
     let mut chunks = client.get_chunks(request).await?.into_inner();
     while !intake.is_whole() {

@@ -110,6 +110,7 @@ impl Settings {
             max_tokens: self.new,
             longest_prompt: self.prompt,
             shaping: Shaping::default(),
+            adapter: None,
         }
     }
 

@@ -7,6 +7,7 @@ use super::origin::{Origin, Run};
 use crate::evaluation::table::{Report, Score};
 use anyhow::Result;
 use octet_policy::config::Dtype;
+use octet_policy::lora::Target;
 use octet_policy::policy::Policy;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -22,8 +23,10 @@ pub struct Card<'a> {
     pub policy: &'a Policy,
     /// The type that its weights are written in.
     pub dtype: Dtype,
-    /// BLAKE3 of its weights as they were loaded, hex.
+    /// BLAKE3 of its weights as they were loaded, hex; of an adapted one, of the adapter.
     pub digest: &'a str,
+    /// What the adapter belongs to, where the adapter alone is given away.
+    pub base: Option<&'a str>,
 }
 
 impl Card<'_> {
@@ -46,9 +49,15 @@ impl Card<'_> {
             }
             None => ", written by octet; no record of a training lies beside it",
         };
+        let adapter = match (self.base, self.policy.model.lora()) {
+            (Some(base), Some(lora)) => {
+                format!("A LoRA adapter of rank {} for `{base}`, a", lora.rank)
+            }
+            _ => "A".to_owned(),
+        };
         writeln!(
             text,
-            "A {} model of {:.1} million parameters with a context of {} tokens{trained}.\n",
+            "{adapter} {} model of {:.1} million parameters with a context of {} tokens{trained}.\n",
             config.architecture.model_type(),
             elements as f64 / 1e6,
             config.max_position_embeddings
@@ -63,14 +72,19 @@ impl Card<'_> {
     }
 
     fn front(&self) -> Vec<(&'static str, Value)> {
+        let library = if self.base.is_some() { "peft" } else { "transformers" };
         let mut front = vec![
-            ("library_name", json!("transformers")),
+            ("library_name", json!(library)),
             ("pipeline_tag", json!("text-generation")),
             ("tags", json!(["tool-calling", "rlvr", "grpo", "octet"])),
         ];
-        let Some(run) = &self.origin.run else { return front };
+        let Some(run) = &self.origin.run else {
+            front.extend(self.base.map(|base| ("base_model", json!(base))));
+            return front;
+        };
         front[2].1 = json!(["tool-calling", "rlvr", run.recipe.learner.objective.name(), "octet"]);
-        front.push(("base_model", json!(file_name(&run.recipe.model.path))));
+        let base = file_name(&run.recipe.model.path);
+        front.push(("base_model", json!(self.base.unwrap_or(&base))));
         front.push(("datasets", json!([file_name(&run.recipe.data.train)])));
         if let Some(after) = &run.after {
             let metric = |kind: &str, name: &str, value: f64| {
@@ -99,12 +113,26 @@ impl Card<'_> {
             _ => "",
         };
         writeln!(text, "- type: {}{rounded}", self.dtype.name())?;
-        writeln!(text, "- BLAKE3 of the weights as they were trained: `{}`\n", self.digest)?;
+        let of = match (self.base, self.policy.model.lora()) {
+            (None, None) => "the weights as they were trained",
+            (None, Some(_)) => "the adapter as it was trained, before it was merged into its base",
+            (Some(_), _) => "the adapter as it was trained",
+        };
+        writeln!(text, "- BLAKE3 of {of}: `{}`\n", self.digest)?;
         Ok(())
     }
 
     fn usage(&self, text: &mut String) -> Result<()> {
         let name = self.name;
+        if let Some(base) = self.base {
+            writeln!(
+                text,
+                "## Use\n\n```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n\
+                 model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(\"{base}\"), \"{name}\")\n```\n\n\
+                 ```sh\noctet serve {name}\n```"
+            )?;
+            return Ok(());
+        }
         writeln!(
             text,
             "## Use\n\nThe chat template takes `tools` and writes calls as `<tool_call>` blocks.\n\n\
@@ -184,7 +212,19 @@ fn training(text: &mut String, run: &Run) -> Result<()> {
     let (recipe, state) = (&run.recipe, &run.state);
     let learner = &recipe.learner;
     writeln!(text, "## Training\n")?;
-    let rows: [(&str, String); 13] = [
+    let trained = match &recipe.policy.lora {
+        None => "all weights".to_owned(),
+        Some(lora) => {
+            let targets: Vec<&str> = lora.targets.iter().map(Target::name).collect();
+            format!(
+                "an adapter of rank {}, alpha {}, of {}",
+                lora.rank,
+                lora.alpha,
+                targets.join(", ")
+            )
+        }
+    };
+    let rows: [(&str, String); 14] = [
         (
             "method",
             format!(
@@ -195,6 +235,7 @@ fn training(text: &mut String, run: &Run) -> Result<()> {
             ),
         ),
         ("started from", format!("`{}`", file_name(&recipe.model.path))),
+        ("trained", trained),
         ("data", data(&recipe.data.train)),
         ("reward", format!("`{}`", file_name(Path::new(&recipe.reward.function)))),
         ("steps", format!("{} of {}", state.committed_steps, run.identity.total_steps)),

@@ -9,6 +9,7 @@ use crate::train::directory::{Identity, RunDirectory};
 use crate::train::summary::Summary;
 use anyhow::{Context, Result, bail, ensure};
 use octet_learner::commit::{RunState, directory, steps_of};
+use octet_policy::files::AdapterFiles;
 use std::path::{Path, PathBuf};
 
 /// A policy's directory, and the run that made it, if one did.
@@ -60,7 +61,7 @@ impl Origin {
             return Ok(Self { checkpoint, run });
         }
         ensure!(
-            source.join("config.json").is_file(),
+            source.join("config.json").is_file() || AdapterFiles::is_one(source),
             "{}: expected a run directory (run.json) or a policy (config.json), found neither",
             source.display()
         );

@@ -3,7 +3,7 @@
 //! Invariant: the directory is the same model to the bit where the element type is f32; only the chat template
 //! may be another, and then there is no other one left in it.
 
-use super::{locate, shows_tools};
+use super::{open, shows_tools};
 use crate::screen::{note, say};
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
@@ -12,7 +12,6 @@ use octet_policy::config::Dtype;
 use octet_policy::files::StagedDir;
 use octet_policy::model::{Model, Params};
 use octet_policy::policy::Policy;
-use octet_policy::source::Source;
 use octet_policy::template::{COMPACT_TEMPLATE, ChatTemplate};
 use std::path::{Path, PathBuf};
 
@@ -43,8 +42,7 @@ pub fn run(args: &ImportArgs) -> Result<()> {
         "bf16" => Dtype::Bf16,
         other => bail!("--dtype: expected f32 or bf16, found {other}"),
     };
-    let path = locate(&args.model)?;
-    let source = Source::open(&path)?;
+    let (path, source) = open(&args.model)?;
     let config = source.config()?;
     let tokenizer = source.tokenizer()?;
     tokenizer.check(&config)?;
@@ -64,9 +62,13 @@ pub fn run(args: &ImportArgs) -> Result<()> {
         );
     }
     let params = Params::from_vecs(&config, source.weights(&config)?, DType::F32, &Device::Cpu)?;
+    let directory = source.companions(&path).to_owned();
     let count = params.count();
-    let policy =
-        Policy { model: Model::new(config, params)?, tokenizer, template, directory: path };
+    let mut policy = Policy { model: Model::new(config, params)?, tokenizer, template, directory };
+    if let Some(adapter) = source.adapter() {
+        // Written with the others, which have taken it in.
+        policy = policy.with_adapter(adapter)?;
+    }
     let staged = StagedDir::create(&args.target)?;
     policy.save_into(&staged, dtype)?;
     if let Some((text, _)) = &replaced {

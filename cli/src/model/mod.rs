@@ -9,11 +9,14 @@ mod name;
 mod show;
 
 use anyhow::{Result, bail};
+use candle_core::{DType, Device};
 use clap::{Args, Subcommand};
 use hub::Hub;
 use name::Name;
 use octet_dataset::Example;
 use octet_policy::config::ModelConfig;
+use octet_policy::files::AdapterFiles;
+use octet_policy::policy::Policy;
 use octet_policy::source::Source;
 use octet_policy::template::ChatTemplate;
 use serde_json::{Map, json};
@@ -57,6 +60,36 @@ pub fn locate_if(name: &Path, fits: impl FnOnce(&ModelConfig) -> Result<()>) -> 
         Name::Path(path) => Ok(path),
         Name::Hub(name) => Hub::from_environment()?.fetch(&name, fits),
     }
+}
+
+/// Where a model is on this machine, and its files. The base of an adapter is looked for as any model is: a name on the
+/// hub is one too.
+///
+/// # Errors
+/// As [`locate`], and files that are none of a model.
+pub fn open(name: &Path) -> Result<(PathBuf, Source)> {
+    let path = locate(name)?;
+    let mut base = None;
+    if path.is_dir() && AdapterFiles::is_one(&path) {
+        let files = AdapterFiles::open(&path)?;
+        if let Err(missing) = files.base_path() {
+            base = match Name::read(Path::new(&files.base().name), Path::exists) {
+                Name::Hub(name) => Some(Hub::from_environment()?.fetch(&name, |_| Ok(()))?),
+                Name::Path(_) => return Err(missing.into()),
+            };
+        }
+    }
+    let source = Source::open_with(&path, base.as_deref())?;
+    Ok((path, source))
+}
+
+/// Loads a model wherever it is.
+///
+/// # Errors
+/// As [`open`].
+pub fn load(name: &Path, dtype: DType, device: &Device) -> Result<Policy> {
+    let (path, source) = open(name)?;
+    Ok(Policy::from_source(&source, &path, dtype, device)?)
 }
 
 /// A model's configuration; of one on the hub, no weights are downloaded for it where that can be.

@@ -1,11 +1,10 @@
 //! `octet model show`: what a model is, before anything is done with it.
 
-use super::{locate, shows_tools};
+use super::{open, shows_tools};
 use crate::screen::say;
 use anyhow::Result;
 use clap::Args;
 use indicatif::HumanBytes;
-use octet_policy::source::Source;
 use std::path::PathBuf;
 
 /// Say what a model is: family, size, context, and whether its chat template shows tools.
@@ -17,8 +16,7 @@ pub struct ShowArgs {
 
 /// Runs the command.
 pub fn run(args: &ShowArgs) -> Result<()> {
-    let path = locate(&args.model)?;
-    let source = Source::open(&path)?;
+    let (path, source) = open(&args.model)?;
     let config = source.config()?;
     let tokenizer = source.tokenizer()?;
     tokenizer.check(&config)?;
@@ -30,9 +28,14 @@ pub fn run(args: &ShowArgs) -> Result<()> {
     let ends: Vec<String> =
         config.eos_token_ids.iter().filter_map(|id| tokenizer.token(*id)).collect();
     let weights = 4 * config.param_count() as u64;
+    let adapter = source.adapter().map_or_else(String::new, |adapter| {
+        let (lora, base) = (adapter.lora(), source.companions(&path).display());
+        let count = lora.param_count(&config);
+        format!("\nadapter      of rank {}, {count} parameters, on {base}", lora.rank)
+    });
     say(format_args!(
         "model        {}\nfamily       {}\nparameters   {} ({} as f32)\nlayers       {} of width {}\ncontext      {} tokens\n\
-         vocabulary   {} tokens\nends with    {}\ntemplate     {template}",
+         vocabulary   {} tokens\nends with    {}\ntemplate     {template}{adapter}",
         path.display(),
         config.architecture.model_type(),
         config.param_count(),

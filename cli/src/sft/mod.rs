@@ -95,6 +95,12 @@ pub fn run(args: &SftArgs) -> Result<()> {
         _ => bail!("{}: expected either `model` or [fresh]", args.recipe.display()),
     };
     let policy = Policy::load(&start, DType::F32, &Device::Cpu)?;
+    if policy.model.lora().is_some() {
+        bail!(
+            "{start} is an adapter, expected a whole model: merge it first with `octet export {start} --out DIR`",
+            start = start.display()
+        );
+    }
     train(&recipe, args, policy, position, &last)
 }
 

@@ -91,6 +91,7 @@ impl Basis {
         let name = &recipe.model.path;
         let model = model::locate_if(name, |config| fits(&recipe, steps, config))?;
         let policy = Policy::load(&model, dtype, &Device::Cpu)?;
+        ensure_base(&recipe, &policy)?;
         model::check_tools(name, &policy.template, &train)?;
         let longest_prompt = longest(&recipe, &policy, &train)?;
         recipe.learner.resolve(&recipe.shape(steps, longest_prompt))?;
@@ -197,6 +198,7 @@ impl Basis {
             capacity: shape.capacity.unwrap_or(fitting),
             max_rows: NonZeroUsize::new(shape.rows).unwrap_or(NonZeroUsize::MIN),
             model: self.model.clone(),
+            adapter: self.recipe.adapter(),
             dtype: self.dtype,
             device: device.clone(),
             sampling: self.recipe.sampling(),
@@ -206,6 +208,27 @@ impl Basis {
             client: ClientOptions::default(),
         }
     }
+}
+
+/// Refuses to train on top of an adapter, and an adapter that the model cannot have.
+fn ensure_base(recipe: &Recipe, policy: &Policy) -> Result<()> {
+    let path = recipe.model.path.display();
+    if policy.model.lora().is_some() {
+        bail!(
+            "key `model.path`: {path} is an adapter, expected a whole model: merge it first with `octet export {path} \
+             --out DIR`"
+        );
+    }
+    check_adapter(recipe, policy.model.config())
+}
+
+/// Refuses an adapter that a model of this configuration cannot have.
+///
+/// # Errors
+/// Names the key.
+pub fn check_adapter(recipe: &Recipe, config: &ModelConfig) -> Result<()> {
+    let Some(lora) = &recipe.policy.lora else { return Ok(()) };
+    lora.check(config).context("key `policy.lora`")
 }
 
 /// Tokens of the longest prompt; refuses prompts that do not fit.

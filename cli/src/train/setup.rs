@@ -1,6 +1,6 @@
 //! Everything that a run needs, loaded and checked before it begins.
 
-use super::basis::{Basis, longest};
+use super::basis::{Basis, check_adapter, longest};
 use super::directory::{Identity, RunDirectory};
 use super::progress::Screen;
 use super::trivial::{TRIVIAL_FILE, Trivial};
@@ -90,6 +90,15 @@ impl Setup {
             self.identity.config_digest.short(),
             held.join(", "),
         ));
+        if let Some(lora) = &r.policy.lora {
+            let config = self.basis.policy.model.config();
+            screen.line(&format!(
+                "an adapter of rank {} is trained: {} parameters beside {}",
+                lora.rank,
+                lora.param_count(config),
+                config.param_count()
+            ));
+        }
         let table = trivial::table(&self.basis.train, &*self.function);
         screen.line(&format!(
             "\nwhat trivial policies would earn on {}\n{table}",
@@ -130,6 +139,7 @@ fn stored(dtype: DType) -> Dtype {
 
 /// Refuses a model that could not be trained here with the shortest of prompts, before it is downloaded.
 fn fits(recipe: &Recipe, steps: NonZeroU64, config: &ModelConfig) -> Result<()> {
+    check_adapter(recipe, config)?;
     let resolved = recipe.learner.resolve(&recipe.shape(steps, 1))?;
     let device = compute::open(&recipe.model.device)?;
     let dtype = stored(compute::dtype(&recipe.model.dtype, &recipe.model.device)?);
@@ -164,6 +174,7 @@ pub fn plan(recipe: &Recipe) -> Result<String> {
         }
         _ => model::config(&recipe.model.path)?,
     };
+    check_adapter(recipe, &config)?;
     let steps = recipe.steps(rows);
     // Without a tokenizer the longest prompt is not known: the limit stands in for it.
     let shape = recipe.shape(steps, recipe.data.max_prompt_tokens);

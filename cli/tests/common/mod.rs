@@ -6,6 +6,7 @@ pub mod browser;
 pub mod cluster;
 pub mod http;
 pub mod mlflow;
+pub mod own;
 pub mod python;
 pub mod serving;
 

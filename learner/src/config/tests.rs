@@ -8,6 +8,7 @@ pub(crate) fn shape() -> RunShape {
         max_tokens: 32,
         longest_prompt: 100,
         shaping: Shaping::default(),
+        adapter: None,
     }
 }
 

@@ -20,6 +20,8 @@ use crate::thread::Place;
 use crate::update::Updater;
 use candle_core::{DType, Device};
 use octet_policy::config::{Dtype, ModelConfig};
+use octet_policy::files::{AdapterBase, AdapterFiles};
+use octet_policy::model::Params;
 use octet_policy::policy::{Policy, PolicyError};
 use octet_policy::source::Source;
 use octet_proto::{GroupIndex, PolicyVersion, StepIndex};
@@ -47,15 +49,14 @@ impl Learner {
         let checkpoints = Checkpoints::open(&config.run, config.config_digest.clone())?;
         let latest = checkpoints.latest()?;
         let committed = latest.as_ref().map_or(0, |latest| latest.state().committed_steps);
-        let directory = latest.as_ref().map_or(config.model.as_path(), Checkpoint::path);
-        let policy = load(directory)?;
+        let (mut policy, base) = newest(&recipe, &config.model, latest.as_ref())?;
         let hyperparameters = recipe.hyperparameters;
         let updater = match &latest {
             None => Updater::new(policy.model.clone(), plan.keep(), hyperparameters)?,
             Some(latest) => {
-                let digest = policy.model.params().digest()?.to_hex();
+                let digest = policy.model.trained().digest()?.to_hex();
                 latest.check_weights(digest.as_str())?;
-                let specs = policy.model.params().specs().iter();
+                let specs = policy.model.trained().specs().iter();
                 let specs =
                     specs.map(|s| TensorSpec { name: s.name.clone(), shape: s.shape.clone() });
                 let optimiser = latest.optimizer(hyperparameters, specs.collect())?;
@@ -63,9 +64,14 @@ impl Learner {
             }
         };
         let updater = updater.computing(dtype, device)?;
-        let reference = match recipe.loss.needs_reference() {
-            true => Some(load(&config.model)?.model.to(dtype, device)?),
-            false => None,
+        if base.is_some() {
+            // The weights below the adapter are where they are computed with, and nowhere else.
+            policy.model = updater.model().with_trained(updater.weights().clone());
+        }
+        let reference = match (recipe.loss.needs_reference(), &base) {
+            (false, _) => None,
+            (true, None) => Some(load(&config.model)?.model.to(dtype, device)?),
+            (true, Some(_)) => Some(updater.model().base()),
         };
         let publication = publication(&recipe, committed, &checkpoints, &config, &policy)?;
 
@@ -99,6 +105,7 @@ impl Learner {
         let trainer = Trainer {
             recipe,
             reference,
+            base,
             updater,
             // Reads while the other one, the writer's, appends.
             spool: Spool::open(&path)?,
@@ -131,6 +138,30 @@ fn load(directory: &Path) -> Result<Policy, LearnerError> {
     Ok(Policy::load(directory, DType::F32, &Device::Cpu)?)
 }
 
+/// The policy of the newest commit, or version 0; and what its adapter belongs to, where one is trained.
+fn newest(
+    recipe: &Recipe,
+    model: &Path,
+    latest: Option<&Checkpoint>,
+) -> Result<(Policy, Option<AdapterBase>), LearnerError> {
+    let Some(fresh) = &recipe.shape.adapter else {
+        return Ok((load(latest.map_or(model, Checkpoint::path))?, None));
+    };
+    let policy = load(model)?;
+    let name = std::path::absolute(model).unwrap_or_else(|_| model.to_owned());
+    let digest = policy.model.params().digest()?.to_hex().to_string();
+    let base = AdapterBase { name: name.to_string_lossy().into_owned(), digest: Some(digest) };
+    let policy = match latest {
+        None => Policy { model: policy.model.with_fresh_lora(fresh)?, ..policy },
+        Some(latest) => policy.with_adapter(&adapter(latest.path())?)?,
+    };
+    Ok((policy, Some(base)))
+}
+
+fn adapter(directory: &Path) -> Result<AdapterFiles, LearnerError> {
+    Ok(AdapterFiles::open(directory).map_err(PolicyError::from)?)
+}
+
 /// The versions that the steps to come are sampled with, as far as they exist.
 fn publication(
     recipe: &Recipe,
@@ -140,27 +171,42 @@ fn publication(
     newest: &Policy,
 ) -> Result<Publication, LearnerError> {
     let publication = Publication::new(recipe.lag, []);
+    let model = newest.model.config();
+    let kept = |version, weights: &Params| -> Result<(), LearnerError> {
+        let weights = weights.to(config.dtype, &Device::Cpu)?;
+        publication.publish(Published::new(PolicyVersion(version), &weights)?);
+        Ok(())
+    };
     let publish = |version, policy: &Policy| -> Result<(), LearnerError> {
-        let (version, weights) = (PolicyVersion(version), policy.model.params());
+        let weights = policy.model.params();
         // From the files where these have what is sampled with: another copy in memory is saved.
-        let published = match config.dtype {
-            DType::F32 if policy.directory.is_dir() => {
-                let stored = Stored::open(&policy.directory, policy.model.config());
-                Published::stored(manifest(version, weights)?, stored.map_err(PolicyError::from)?)
-            }
-            dtype => Published::new(version, &weights.to(dtype, &Device::Cpu)?)?,
-        };
-        publication.publish(published);
+        if config.dtype != DType::F32 || !policy.directory.is_dir() {
+            return kept(version, weights);
+        }
+        let stored = Stored::open(&policy.directory, policy.model.config());
+        let manifest = manifest(PolicyVersion(version), weights)?;
+        let stored = stored.map_err(PolicyError::from)?;
+        publication.publish(Published::stored(manifest, stored));
         Ok(())
     };
     for version in committed.saturating_sub(recipe.lag)..committed {
-        let policy = match version {
-            0 => load(&config.model)?,
-            _ => load(checkpoints.load(version)?.path())?,
-        };
-        publish(version, &policy)?;
+        match (&recipe.shape.adapter, version) {
+            (None, 0) => publish(version, &load(&config.model)?)?,
+            (None, _) => publish(version, &load(checkpoints.load(version)?.path())?)?,
+            (Some(fresh), 0) => {
+                let (specs, values) = (fresh.lora.tensor_specs(model), fresh.values(model));
+                kept(version, &Params::of_vecs(specs, values, DType::F32, &Device::Cpu)?)?;
+            }
+            (Some(_), _) => {
+                let files = adapter(checkpoints.load(version)?.path())?;
+                kept(version, &files.params(model, DType::F32, &Device::Cpu)?)?;
+            }
+        }
     }
-    publish(committed, newest)?;
+    match &recipe.shape.adapter {
+        None => publish(committed, newest)?,
+        Some(_) => kept(committed, newest.model.trained())?,
+    }
     Ok(publication)
 }
 

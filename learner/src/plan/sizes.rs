@@ -16,7 +16,12 @@ pub(super) struct Sizes {
     /// Bytes of an element of weights and activations.
     element: u64,
     parameters: u64,
+    /// Parameters that are trained: all of them, or an adapter's.
+    trained: u64,
+    /// Elements of the largest tensor of these.
     largest_tensor: u64,
+    /// Rank of the adapter; 0 without one.
+    rank: u64,
     layers: u64,
     hidden: u64,
     inner: u64,
@@ -42,10 +47,15 @@ pub(super) struct Sizes {
 
 impl Sizes {
     pub fn new(config: &ModelConfig, workload: &Workload) -> Self {
-        let specs = config.tensor_specs();
+        let specs = match &workload.lora {
+            None => config.tensor_specs(),
+            Some(lora) => lora.tensor_specs(config),
+        };
         Self {
             element: workload.dtype.size() as u64,
             parameters: config.param_count() as u64,
+            trained: specs.iter().map(|spec| spec.len()).sum::<usize>() as u64,
+            rank: workload.lora.map_or(0, |lora| lora.rank.get() as u64),
             largest_tensor: specs.iter().map(|spec| spec.len()).max().unwrap_or(0) as u64,
             layers: config.num_hidden_layers as u64,
             hidden: config.hidden_size as u64,
@@ -78,6 +88,11 @@ impl Sizes {
         self.parameters * self.element
     }
 
+    /// What is trained, once: a version.
+    pub fn trained(&self) -> u64 {
+        self.trained * self.element
+    }
+
     /// What gradients are added up in: 32 bits. A layer's begin when what is kept of it is read for the last time, so
     /// where a step is one part they take the place of the kept activations, and only what is more of them counts.
     pub fn gradients(&self, keep: Keep) -> u64 {
@@ -88,9 +103,9 @@ impl Sizes {
         }
     }
 
-    /// The weights that the optimiser works on.
+    /// What the optimiser works on.
     pub fn masters(&self) -> u64 {
-        4 * self.parameters
+        4 * self.trained
     }
 
     /// Scores of the largest prompt against itself, or of a completion against all before it, and what the
@@ -101,7 +116,7 @@ impl Sizes {
 
     /// Two 32-bit means a parameter.
     pub fn moments(&self) -> u64 {
-        8 * self.parameters
+        8 * self.trained
     }
 
     /// The newest version and those that the lag samples with, where they are not read from files.
@@ -111,7 +126,7 @@ impl Sizes {
 
     /// The version that a step makes, likewise.
     pub fn next_version(&self) -> u64 {
-        if self.in_memory { self.weights() } else { 0 }
+        if self.in_memory { self.trained() } else { 0 }
     }
 
     /// Cosines and sines of every position.
@@ -140,10 +155,16 @@ impl Sizes {
         }
     }
 
-    /// Gradients of one layer's activations, its recomputed product and norm, and packed keys and values.
+    /// Gradients of one layer's activations, its recomputed product and norm, packed keys and values, and what is inside
+    /// of an adapter.
     pub fn layer_at_work(&self) -> u64 {
         let norms = if self.head_norms { self.queries + self.keys } else { 0 };
-        let wide = 5 * self.hidden + 2 * self.inner + 3 * self.queries + 6 * self.keys + norms;
+        let wide = 5 * self.hidden
+            + 2 * self.inner
+            + 3 * self.queries
+            + 6 * self.keys
+            + norms
+            + 2 * self.rank;
         self.rows * wide * self.element
     }
 
@@ -157,8 +178,9 @@ impl Sizes {
         logits + self.rows * (6 * self.hidden * self.element + 64)
     }
 
-    /// One tensor on its way into a file.
+    /// One tensor on its way into a file; an adapter's all at once.
     pub fn files(&self) -> u64 {
-        4 * 2 * self.largest_tensor
+        let adapter = if self.rank > 0 { self.trained } else { 0 };
+        4 * (adapter + 2 * self.largest_tensor)
     }
 }

@@ -1,7 +1,9 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 use octet_policy::config::ModelConfig;
+use octet_policy::lora::{Lora, Targets};
 use serde_json::json;
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 /// The shape of Qwen2.5-7B.
@@ -28,6 +30,7 @@ fn workload() -> Workload {
         reference: false,
         device: true,
         in_memory: true,
+        lora: None,
     }
 }
 
@@ -115,6 +118,30 @@ fn lag_and_reference_cost_copies() {
     };
     assert_eq!(always(2, true) - always(0, false), 3 * weights);
     assert_eq!(bytes(&of(1, false), "policy that sampled"), weights);
+}
+
+#[test]
+fn an_adapter_costs_what_it_has_and_a_reference_nothing() {
+    let lora = Lora { rank: NonZeroUsize::new(16).unwrap(), alpha: 32.0, targets: Targets::ALL };
+    let of = |reference, lag| {
+        let workload = Workload { lora: Some(lora), reference, lag, ..workload() };
+        MemoryPlan::new(&seven_billion(), &workload, Keep::Activations)
+    };
+    // A layer: rank times the sides of q and o, of k and v, and of gate, up and down.
+    let trained = 28 * 16 * (2 * (3584 + 3584) + 2 * (3584 + 512) + 3 * (3584 + 18944));
+    assert_eq!(trained, 40_370_176);
+    let plan = of(false, 0);
+    assert_eq!(bytes(&plan, "weights"), 2 * 7_615_616_512);
+    assert_eq!(bytes(&plan, "adapter"), 2 * trained);
+    assert_eq!(bytes(&plan, "gradients"), 4 * trained);
+    assert_eq!(bytes(&plan, "weights in 32 bits"), 4 * trained);
+    assert_eq!(bytes(&plan, "optimiser moments"), 8 * trained);
+    assert_eq!(bytes(&plan, "published versions"), 2 * trained);
+    assert_eq!(of(true, 0), plan, "the reference is the weights that are there");
+    assert_eq!(bytes(&of(false, 1), "policy that sampled"), 2 * trained);
+    let whole = MemoryPlan::new(&seven_billion(), &workload(), Keep::Activations);
+    assert_eq!(bytes(&plan, "kept activations"), bytes(&whole, "kept activations"));
+    assert!(plan.peak(Place::Host) * 50 < whole.peak(Place::Host));
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::spool::Spool;
 use crate::update::Updater;
 use candle_core::{DType, Device};
 use octet_policy::config::Dtype;
-use octet_policy::files::StagedDir;
+use octet_policy::files::{AdapterBase, StagedDir};
 use octet_policy::layout::GroupTokens;
 use octet_policy::model::Model;
 use octet_policy::policy::{Policy, PolicyError};
@@ -34,8 +34,10 @@ pub(crate) struct Trainer {
     pub recipe: Recipe,
     pub policy: Policy,
     pub updater: Updater,
-    /// Version 0, where the loss compares with it.
+    /// Version 0, where the loss compares with it; of an adapted model its own weights, not a copy.
     pub reference: Option<Model>,
+    /// What the adapter belongs to, where one is trained.
+    pub base: Option<AdapterBase>,
     pub spool: Spool,
     pub checkpoints: Checkpoints,
     pub log: MetricsLog,
@@ -84,7 +86,11 @@ impl Trainer {
         let groups = self.spool.read(step.groups(recipe.batch))?;
         let batch = StepBatch::new(step.get(), groups, recipe.loss, recipe.shape.max_tokens)?;
         let sampler = self.sampler(step)?;
-        let cost = ModelCost::new(self.policy.model.config());
+        let config = self.policy.model.config();
+        let cost = match self.policy.model.lora() {
+            None => ModelCost::new(config),
+            Some(lora) => ModelCost::adapted(config, lora),
+        };
         let mut seen = Seen::default();
         if recipe.check_inert {
             for groups in batch.inert(recipe.micro_batch_tokens) {
@@ -122,8 +128,9 @@ impl Trainer {
         // The publication keeps what the lag reaches, and an older version is never asked for.
         match self.board.publication.get(version) {
             Ok(published) => {
-                let model = published.model(self.policy.model.config())?;
-                Ok(Some(model.to(self.compute.0, &self.compute.1)?))
+                let model = self.updater.model();
+                let weights = published.params(model.trained())?;
+                Ok(Some(model.with_trained(weights.to(self.compute.0, &self.compute.1)?)))
             }
             Err(error) => Err(candle_core::Error::wrap(error).into()),
         }
@@ -184,9 +191,9 @@ impl Trainer {
         self.policy.model.replace(weights.clone());
         let version = PolicyVersion(metrics.step);
         // What is committed is what is optimised, so a resumed run goes on with the same bits. Where that is also what
-        // is sampled with, it is given out from the commit; another type is kept in memory.
+        // is sampled with, it is given out from the commit; another type, or an adapter, is kept in memory.
         let (manifest, other) = match self.compute.0 {
-            DType::F32 => (manifest(version, weights)?, None),
+            DType::F32 if self.base.is_none() => (manifest(version, weights)?, None),
             dtype => {
                 let published = Published::new(version, &weights.to(dtype, &Device::Cpu)?)?;
                 (published.manifest().clone(), Some(published))
@@ -196,7 +203,7 @@ impl Trainer {
             None => manifest.digest.clone(),
             Some(_) => weights.digest()?.to_hex().to_string(),
         };
-        let policy = &self.policy;
+        let (policy, base) = (&self.policy, self.base.as_ref());
         let commit = StepCommit {
             groups: step.groups(self.recipe.batch),
             weights_digest: &digest,
@@ -204,9 +211,11 @@ impl Trainer {
             metrics: &metrics,
             optimizer: self.updater.optimiser(),
         };
-        let checkpoint = self.checkpoints.commit(&commit, |folder| write(policy, folder))?;
-        // The next commit copies tokenizer and template from here: older ones are pruned.
-        self.policy.directory = checkpoint.path().to_owned();
+        let checkpoint = self.checkpoints.commit(&commit, |folder| write(policy, base, folder))?;
+        if self.base.is_none() {
+            // The next commit copies tokenizer and template from here: older ones are pruned.
+            self.policy.directory = checkpoint.path().to_owned();
+        }
         let published = match other {
             Some(published) => published,
             None => {
@@ -241,11 +250,18 @@ fn tokens(groups: &[&Prepared]) -> Vec<GroupTokens> {
     groups.iter().map(|prepared| prepared.tokens()).collect()
 }
 
-/// Fills a commit's directory with the policy's files. The policy writes them into a directory of its
+/// Fills a commit's directory with the policy's files, or its adapter's. The policy writes them into a directory of its
 /// own making, from which they move up.
-fn write(policy: &Policy, folder: &Path) -> Result<(), Box<dyn Error + Send + Sync>> {
+fn write(
+    policy: &Policy,
+    base: Option<&AdapterBase>,
+    folder: &Path,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
     let staged = StagedDir::create(&folder.join("policy"))?;
-    policy.save_into(&staged, Dtype::F32)?;
+    match base {
+        None => policy.save_into(&staged, Dtype::F32)?,
+        Some(base) => policy.save_adapter_into(&staged, base)?,
+    }
     for entry in disk::entries(staged.path())? {
         if let Some(name) = entry.file_name() {
             std::fs::rename(&entry, folder.join(name))?;

@@ -9,6 +9,7 @@ use coordinator::Scripted;
 use octet_learner::learner::Patience;
 use octet_learner::{Config, LearnerConfig, LearnerError, RunShape, Summary};
 use octet_policy::kernel::head::Shaping;
+use octet_policy::lora::{FreshLora, Lora, Target, Targets};
 use octet_proto::ConfigDigest;
 use octet_runtime::CancellationToken;
 use octet_runtime::net::{Exposure, Tcp, bind};
@@ -36,6 +37,7 @@ pub struct World {
 pub struct Setup {
     pub recipe: LearnerConfig,
     pub threads: Option<NonZeroUsize>,
+    pub adapter: Option<FreshLora>,
 }
 
 impl World {
@@ -72,6 +74,7 @@ impl World {
                 max_tokens: MAX_TOKENS,
                 longest_prompt: LONGEST_PROMPT,
                 shaping: shaping(),
+                adapter: setup.adapter,
             },
             config_digest: ConfigDigest::new("c0ffee"),
             coordinator: coordinator.to_owned(),
@@ -161,6 +164,13 @@ pub async fn ended(
 
 pub fn shaping() -> Shaping {
     Shaping { temperature: 0.9, top_p: 1.0, top_k: 0 }
+}
+
+/// The adapter of the runs that train one.
+pub fn adapter() -> FreshLora {
+    let targets = Targets::of([Target::Q, Target::V, Target::O, Target::Up, Target::Down]);
+    let lora = Lora { rank: NonZeroUsize::new(4).unwrap(), alpha: 8.0, targets };
+    FreshLora { lora, seed: 7 }
 }
 
 /// Small micro-batches, a learning rate that moves every weight, several groups a step.

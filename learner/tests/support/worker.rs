@@ -1,11 +1,12 @@
 //! A worker that samples with the real sampler from the weights that the learner publishes.
 
 use super::coordinator::Scripted;
-use super::{BATCH, COMPLETIONS, LONGEST_PROMPT, MAX_TOKENS, STEPS, TOKEN, shaping};
+use super::{BATCH, COMPLETIONS, LONGEST_PROMPT, MAX_TOKENS, STEPS, TOKEN, adapter, shaping};
 use candle_core::{DType, Device};
 use octet_policy::config::ModelConfig;
 use octet_policy::model::{Model, Params, from_bytes};
 use octet_policy::sampler::{Finish, GroupRequest, Sampler, Sampling};
+use octet_policy::source::Source;
 use octet_proto::auth::{JoinToken, Line};
 use octet_proto::learner::{
     DeliveryReceipt, FinishReason, ScoredCompletion, ScoredGroup, learner_client,
@@ -118,9 +119,19 @@ pub async fn fetch(endpoint: &str, version: u64) -> Option<Arc<Model>> {
         let shape: Vec<usize> = entry.shape.iter().map(|size| *size as usize).collect();
         from_bytes(own, DType::F32, &shape, &Device::Cpu).unwrap()
     });
-    let params = Params::new(&config, tensors.collect()).unwrap();
-    assert_eq!(params.digest().unwrap().to_hex().as_str(), manifest.digest);
-    let mut model = Model::new(config, params).unwrap();
+    let tensors: Vec<_> = tensors.collect();
+    // An adapter comes alone: this worker has the weights below it.
+    let mut model = if manifest.tensors[0].name.contains("lora_A") {
+        let base = Source::open(&directory).unwrap().weights(&config).unwrap();
+        let base = Params::from_vecs(&config, base, DType::F32, &Device::Cpu).unwrap();
+        let lora = adapter().lora;
+        let params = Params::of(lora.tensor_specs(&config), tensors).unwrap();
+        Model::new(config, base).unwrap().with_lora(lora, params).unwrap()
+    } else {
+        let params = Params::new(&config, tensors).unwrap();
+        Model::new(config, params).unwrap()
+    };
+    assert_eq!(model.trained().digest().unwrap().to_hex().as_str(), manifest.digest);
     model.freeze().unwrap();
     Some(Arc::new(model))
 }

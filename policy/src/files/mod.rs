@@ -4,6 +4,7 @@
 //! handed out only after every tensor's presence and shape was checked. Of these, only safetensors are
 //! read; `gguf` reads its own.
 
+mod adapter;
 mod checkpoint;
 mod staged;
 mod tensors;
@@ -14,6 +15,9 @@ use std::path::{Path, PathBuf};
 
 use crate::config::ConfigError;
 
+pub use self::adapter::{
+    ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, AdapterBase, AdapterFiles, write_adapter,
+};
 pub use self::checkpoint::{COMPANION_FILES, copy_companions, save_model, write_model};
 pub use self::staged::StagedDir;
 pub use self::tensors::{Place, TensorFile, to_f32};
@@ -98,6 +102,32 @@ pub enum FilesError {
         dir: PathBuf,
         /// Every missing, unexpected and mis-shaped tensor.
         problems: Vec<String>,
+    },
+    /// An adapter without the model that it belongs to.
+    #[error(
+        "{} is an adapter of `{base}`, and there is no such directory or GGUF file here: download the model, and write where it is into base_model_name_or_path of {ADAPTER_CONFIG_FILE}",
+        dir.display()
+    )]
+    NoBase {
+        /// The adapter's directory.
+        dir: PathBuf,
+        /// What it names.
+        base: String,
+    },
+    /// An adapter with a model that it does not belong to.
+    #[error(
+        "{} was trained on a base whose weights have the digest {expected}, and those of {} have {found}; write where the right one is into base_model_name_or_path of {ADAPTER_CONFIG_FILE}",
+        dir.display(), base.display()
+    )]
+    OtherBase {
+        /// The adapter's directory.
+        dir: PathBuf,
+        /// The model that was tried.
+        base: PathBuf,
+        /// The digest of the one that it was trained on.
+        expected: String,
+        /// The digest of that model.
+        found: String,
     },
     /// The configuration is refused.
     #[error(transparent)]

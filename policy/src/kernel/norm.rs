@@ -46,8 +46,8 @@ pub fn again(x: &[f32], w: &[f32], scale: &[f32], y: &mut [f32]) {
     });
 }
 
-/// Adds the gradient with respect to `x` to `dx` (which holds the residual's), and that of `w` to `dw`.
-pub fn backward(x: &[f32], w: &[f32], scale: &[f32], dy: &[f32], dx: &mut [f32], dw: &mut [f32]) {
+/// Adds the gradient with respect to `x` to `dx` (which holds the residual's).
+pub fn backward(x: &[f32], w: &[f32], scale: &[f32], dy: &[f32], dx: &mut [f32]) {
     let width = w.len();
     let rows = rows_per_task(width);
     for_each_chunk(dx, rows * width, |task, out| {
@@ -58,7 +58,11 @@ pub fn backward(x: &[f32], w: &[f32], scale: &[f32], dy: &[f32], dx: &mut [f32],
             widest(|| backward_row((x, w, dy), scale[row], &mut weighted, dx));
         }
     });
-    // Columns in parallel, rows in order.
+}
+
+/// Adds the gradient with respect to the norm's weight to `dw`: columns in parallel, rows in order.
+pub fn weight_backward(x: &[f32], scale: &[f32], dy: &[f32], dw: &mut [f32]) {
+    let width = dw.len();
     const COLUMNS: usize = 64;
     let out = SharedMut::new(dw);
     for_each(width.div_ceil(COLUMNS), |task| {

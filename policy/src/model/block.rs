@@ -3,11 +3,14 @@
 //! Invariant: `forward` is the only computation of a layer. Prefill and learning call it with packed
 //! groups, decoding with a cache; [`Attend`] is the only place where they differ.
 
+use super::adapter::Adapter;
+use super::gradients::Gradients;
 use super::params::Params;
-use super::weights::LayerIndex;
+use super::weights::{LayerIndex, Linear};
 use crate::kernel::attention::Heads;
 use crate::kernel::panels::Panels;
 use crate::layout::GroupRows;
+use crate::lora::Target;
 use crate::ops::{
     self, AttentionKept, NormKept, Projection, RopeTable, linear, linear_backward, linear_onto,
 };
@@ -17,6 +20,7 @@ use candle_core::{Result, Tensor};
 pub(super) struct Pass<'a> {
     pub params: &'a Params,
     pub packed: Option<&'a [Option<Panels>]>,
+    pub adapter: Option<&'a Adapter>,
     pub heads: Heads,
     pub eps: f64,
     pub rope: &'a RopeTable,
@@ -28,11 +32,12 @@ impl Pass<'_> {
         &self.params.tensors()[i]
     }
 
-    fn projection(&self, weight: usize, bias: Option<usize>) -> Projection<'_> {
+    fn projection(&self, layer: usize, target: Target, (weight, bias): Linear) -> Projection<'_> {
         Projection {
             weight: self.weight(weight),
             bias: bias.map(|b| self.weight(b)),
             packed: self.packed.and_then(|p| p[weight].as_ref()),
+            adapter: self.adapter.and_then(|adapter| adapter.low_rank(layer, target)),
         }
     }
 }
@@ -90,20 +95,22 @@ pub(super) fn forward(
     attend: &mut impl Attend,
 ) -> Result<(Tensor, Kept)> {
     let (normed, input_norm) = ops::rms_norm(&x, pass.weight(at.input_norm), pass.eps)?;
-    let project = |(weight, bias)| linear(&normed, pass.projection(weight, bias));
-    let (q, q_norm) = head_norm(pass, at.q_norm, project(at.q)?)?;
+    let project = |target, at| linear(&normed, pass.projection(layer, target, at));
+    let (q, q_norm) = head_norm(pass, at.q_norm, project(Target::Q, at.q)?)?;
     let q = pass.rope.rotate(q, pass.positions, false)?;
-    let (k, k_norm) = head_norm(pass, at.k_norm, project(at.k)?)?;
+    let (k, k_norm) = head_norm(pass, at.k_norm, project(Target::K, at.k)?)?;
     let k = pass.rope.rotate(k, pass.positions, false)?;
-    let v = project(at.v)?;
+    let v = project(Target::V, at.v)?;
     let mixed = attend.attend(layer, &q, &k, &v)?;
-    let middle = linear_onto(ops::access::copied(&x)?, &mixed, pass.projection(at.o.0, at.o.1))?;
+    let o = pass.projection(layer, Target::O, at.o);
+    let middle = linear_onto(ops::access::copied(&x)?, &mixed, o)?;
     let (middle_normed, middle_norm) =
         ops::rms_norm(&middle, pass.weight(at.middle_norm), pass.eps)?;
-    let gate = linear(&middle_normed, pass.projection(at.gate, None))?;
-    let up = linear(&middle_normed, pass.projection(at.up, None))?;
+    let gate = linear(&middle_normed, pass.projection(layer, Target::Gate, (at.gate, None)))?;
+    let up = linear(&middle_normed, pass.projection(layer, Target::Up, (at.up, None)))?;
     let inner = ops::swiglu(&gate, &up)?;
-    let y = linear_onto(ops::access::copied(&middle)?, &inner, pass.projection(at.down, None))?;
+    let down = pass.projection(layer, Target::Down, (at.down, None));
+    let y = linear_onto(ops::access::copied(&middle)?, &inner, down)?;
     let kept = Kept {
         input: x,
         input_norm,
@@ -121,29 +128,34 @@ pub(super) fn forward(
     Ok((y, kept))
 }
 
-/// The gradient of the layer's input, given that of its output; adds to the weights' gradients.
+/// The gradient of the layer's input, given that of its output; adds to the gradients of what is trained.
 pub(super) fn backward(
     pass: &Pass<'_>,
-    at: &LayerIndex,
+    (at, layer): (&LayerIndex, usize),
     kept: Kept,
     attention: &AttentionKept,
     groups: &[GroupRows],
     dy: Tensor,
-    grads: &mut Params,
+    grads: &mut Gradients<'_>,
 ) -> Result<Tensor> {
+    let place = |target, at| Place { layer, target, at };
     let inner = ops::swiglu(&kept.gate, &kept.up)?;
-    let dinner = projection_backward(pass, grads, (at.down, None), &inner, &dy, None)?;
+    let down = place(Target::Down, (at.down, None));
+    let dinner = projection_backward(pass, grads, down, &inner, &dy, None)?;
     drop(inner);
     let (dgate, dup) = ops::swiglu_backward(kept.gate, kept.up, &dinner)?;
     let norm = (&kept.middle, pass.weight(at.middle_norm), pass.eps);
     let x = &ops::rms_norm_again(norm, &kept.middle_norm)?;
-    let dnormed = projection_backward(pass, grads, (at.gate, None), x, &dgate, None)?;
-    let dnormed = projection_backward(pass, grads, (at.up, None), x, &dup, Some(dnormed))?;
+    let gate = place(Target::Gate, (at.gate, None));
+    let dnormed = projection_backward(pass, grads, gate, x, &dgate, None)?;
+    let up = place(Target::Up, (at.up, None));
+    let dnormed = projection_backward(pass, grads, up, x, &dup, Some(dnormed))?;
     let mut dmiddle = dy;
-    let dw = &mut grads.tensors_mut()[at.middle_norm];
+    let dw = grads.weight(at.middle_norm);
     ops::rms_norm_backward(norm, &kept.middle_norm, &dnormed, &mut dmiddle, dw)?;
 
-    let dmixed = projection_backward(pass, grads, at.o, &kept.mixed, &dmiddle, None)?;
+    let o = place(Target::O, at.o);
+    let dmixed = projection_backward(pass, grads, o, &kept.mixed, &dmiddle, None)?;
     let inputs = (&kept.q, &kept.k, &kept.v, &kept.mixed);
     let (dq, dk, dv) = ops::attention_backward(inputs, attention, groups, pass.heads, &dmixed)?;
     let dq = pass.rope.rotate(dq, pass.positions, true)?;
@@ -152,11 +164,11 @@ pub(super) fn backward(
     let dk = head_norm_backward(pass, at.k_norm, kept.k_norm, dk, grads)?;
     let norm = (&kept.input, pass.weight(at.input_norm), pass.eps);
     let x = &ops::rms_norm_again(norm, &kept.input_norm)?;
-    let dnormed = projection_backward(pass, grads, at.q, x, &dq, None)?;
-    let dnormed = projection_backward(pass, grads, at.k, x, &dk, Some(dnormed))?;
-    let dnormed = projection_backward(pass, grads, at.v, x, &dv, Some(dnormed))?;
+    let dnormed = projection_backward(pass, grads, place(Target::Q, at.q), x, &dq, None)?;
+    let dnormed = projection_backward(pass, grads, place(Target::K, at.k), x, &dk, Some(dnormed))?;
+    let dnormed = projection_backward(pass, grads, place(Target::V, at.v), x, &dv, Some(dnormed))?;
     let mut dx = dmiddle;
-    let dw = &mut grads.tensors_mut()[at.input_norm];
+    let dw = grads.weight(at.input_norm);
     ops::rms_norm_backward(norm, &kept.input_norm, &dnormed, &mut dx, dw)?;
     Ok(dx)
 }
@@ -180,31 +192,36 @@ fn head_norm_backward(
     norm: Option<usize>,
     kept: Option<HeadNorm>,
     dy: Tensor,
-    grads: &mut Params,
+    grads: &mut Gradients<'_>,
 ) -> Result<Tensor> {
     let (Some(norm), Some(HeadNorm { input, kept })) = (norm, kept) else { return Ok(dy) };
     let mut dx = input.zeros_like()?;
     let by_head = dy.reshape(input.shape())?;
-    let dw = &mut grads.tensors_mut()[norm];
+    let dw = grads.weight(norm);
     ops::rms_norm_backward((&input, pass.weight(norm), pass.eps), &kept, &by_head, &mut dx, dw)?;
     dx.reshape(dy.shape())
 }
 
+/// A projection: which one of which layer, and where its weight and bias are.
+struct Place {
+    layer: usize,
+    target: Target,
+    at: Linear,
+}
+
 fn projection_backward(
     pass: &Pass<'_>,
-    grads: &mut Params,
-    (weight, bias): (usize, Option<usize>),
+    grads: &mut Gradients<'_>,
+    place: Place,
     x: &Tensor,
     dy: &Tensor,
     onto: Option<Tensor>,
 ) -> Result<Tensor> {
-    let w = pass.weight(weight);
-    let tensors = grads.tensors_mut();
-    match bias {
-        None => linear_backward(x, w, dy, onto, &mut tensors[weight], None),
-        Some(bias) => match tensors.get_disjoint_mut([weight, bias]) {
-            Ok([dw, db]) => linear_backward(x, w, dy, onto, dw, Some(db)),
-            Err(_) => candle_core::bail!("weight {weight} and bias {bias} are not two tensors"),
-        },
+    let Place { layer, target, at: (weight, bias) } = place;
+    let (dw, db) = grads.projection(weight, bias)?;
+    let dx = linear_backward(x, pass.weight(weight), dy, onto, dw, db)?;
+    match grads.low_rank(layer, target) {
+        None => Ok(dx),
+        Some((low, both)) => low.backward(x, dy, dx, both),
     }
 }

@@ -4,6 +4,7 @@
 //! the prompt is computed once per group, forward and backward.
 
 use super::block::{self, Kept, Packed};
+use super::gradients::Gradients;
 use super::{Model, Params};
 use crate::kernel::head::Shaping;
 use crate::layout::{GroupTokens, HeadPlan, PackedGroups};
@@ -43,10 +44,11 @@ impl Model {
     }
 
     /// One forward and backward pass. `slopes` gets the predictions and gives `d loss / d logprob` of
-    /// each completion token; gradients are added to `grads`, where they may be nothing yet ([`Params::nothing_like`]).
+    /// each completion token; gradients of what is trained ([`Model::trained`]) are added to `grads`, where they may be
+    /// nothing yet ([`Params::nothing_like`]).
     ///
     /// # Errors
-    /// As [`Model::log_probs`], and whatever `slopes` returns.
+    /// As [`Model::log_probs`], gradients of other tensors, and whatever `slopes` returns.
     pub fn learn(
         &self,
         groups: &[GroupTokens],
@@ -56,6 +58,7 @@ impl Model {
         slopes: impl FnOnce(&Predictions) -> Result<Vec<f32>>,
     ) -> Result<Predictions> {
         let (packed, plan) = self.plan(groups)?;
+        let mut grads = Gradients::of(self, grads)?;
         let pass = self.pass(&packed.positions)?;
         let attend = || Packed { groups: &packed.groups, heads: self.heads(), kept: None };
         let full = |layer: usize, x: Tensor| -> Result<(Tensor, Kept, AttentionKept)> {
@@ -93,11 +96,11 @@ impl Model {
             candle_core::bail!("expected {} slopes, found {}", plan.targets.len(), slopes.len());
         }
 
-        let dhead = &mut grads.tensors_mut()[self.index.head];
+        let dhead = grads.weight(self.index.head);
         let dnormed = head.backward(&normed, logits, &plan.by_target(&slopes), dhead)?;
         let mut dgathered = gathered.zeros_like()?;
         let norm = (&gathered, &self.params.tensors()[self.index.norm], self.config.rms_norm_eps);
-        let dw = &mut grads.tensors_mut()[self.index.norm];
+        let dw = grads.weight(self.index.norm);
         rms_norm_backward(norm, &norm_kept, &dnormed, &mut dgathered, dw)?;
         drop((gathered, normed));
         drop(x);
@@ -112,11 +115,20 @@ impl Model {
                 }
                 None => candle_core::bail!("layer {layer} was not run"),
             };
-            dx = block::backward(&pass, at, kept, &attention, &packed.groups, dx, grads)?;
+            dx = block::backward(
+                &pass,
+                (at, layer),
+                kept,
+                &attention,
+                &packed.groups,
+                dx,
+                &mut grads,
+            )?;
         }
-        let table = &self.params.tensors()[self.index.embedding];
-        let dtable = &mut grads.tensors_mut()[self.index.embedding];
-        embed_backward(&packed.tokens, &dx, table, dtable)?;
+        if let Some(dtable) = grads.weight(self.index.embedding) {
+            let table = &self.params.tensors()[self.index.embedding];
+            embed_backward(&packed.tokens, &dx, table, dtable)?;
+        }
         Ok(learned)
     }
 

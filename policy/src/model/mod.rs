@@ -3,7 +3,9 @@
 //! Invariant: a token's hidden state is computed by [`Model::run`] and nothing else, from its own prefix
 //! and suffix alone.
 
+mod adapter;
 mod block;
+mod gradients;
 mod learn;
 mod params;
 mod weights;
@@ -15,14 +17,17 @@ use crate::config::ModelConfig;
 use crate::kernel::attention::Heads;
 use crate::kernel::panels::Panels;
 use crate::layout::PackedGroups;
+use crate::lora::{FreshLora, Lora, Target};
 use crate::ops::{self, Projection, RopeTable, linear, rms_norm};
+use adapter::Adapter;
 pub(crate) use block::Attend;
 use block::{Packed, Pass};
 use candle_core::{DType, Device, Result, Tensor};
 use rayon::prelude::*;
+use std::sync::Arc;
 use weights::WeightIndex;
 
-/// A decoder of the Qwen2, Qwen3 or Llama family.
+/// A decoder of the Qwen2, Qwen3 or Llama family, with or without a low-rank adapter. Clones share the tensors.
 #[derive(Clone, Debug)]
 pub struct Model {
     config: ModelConfig,
@@ -30,7 +35,9 @@ pub struct Model {
     index: WeightIndex,
     rope: RopeTable,
     /// Weights packed for many reads; `None` while they may change.
-    packed: Option<Vec<Option<Panels>>>,
+    packed: Option<Arc<[Option<Panels>]>>,
+    /// What is trained instead of the weights.
+    adapter: Option<Adapter>,
 }
 
 impl Model {
@@ -40,17 +47,77 @@ impl Model {
         let frequencies = config.rope.frequencies(config.head_dim);
         let like = &params.tensors()[index.norm];
         let rope = RopeTable::new(&frequencies, config.max_position_embeddings, like)?;
-        Ok(Self { config, params, index, rope, packed: None })
+        Ok(Self { config, params, index, rope, packed: None, adapter: None })
     }
 
     /// The same model with weights of another type or on another device.
     pub fn to(&self, dtype: DType, device: &Device) -> Result<Self> {
-        Self::new(self.config.clone(), self.params.to(dtype, device)?)
+        let moved = Self::new(self.config.clone(), self.params.to(dtype, device)?)?;
+        match &self.adapter {
+            None => Ok(moved),
+            Some(adapter) => moved.with_lora(*adapter.lora(), adapter.params().to(dtype, device)?),
+        }
     }
 
-    /// Takes other weights of the same shapes, type and device.
-    pub fn replace(&mut self, params: Params) {
-        (self.params, self.packed) = (params, None);
+    /// With an adapter, instead of one that it may have; its tensors are in the order of [`Lora::tensor_specs`] and
+    /// have the model's type and device.
+    ///
+    /// # Errors
+    /// The adapter is none of this model.
+    pub fn with_lora(self, lora: Lora, params: Params) -> Result<Self> {
+        let adapter = Some(Adapter::new(&self.config, lora, params)?);
+        Ok(Self { adapter, ..self })
+    }
+
+    /// With an adapter at its beginning, which changes no output yet.
+    ///
+    /// # Errors
+    /// The model cannot have it.
+    pub fn with_fresh_lora(self, fresh: &FreshLora) -> Result<Self> {
+        fresh.lora.check(&self.config).map_err(candle_core::Error::wrap)?;
+        let specs = fresh.lora.tensor_specs(&self.config);
+        let (dtype, device) = self.kind();
+        let params = Params::of_vecs(specs, fresh.values(&self.config), dtype, &device)?;
+        self.with_lora(fresh.lora, params)
+    }
+
+    /// The model without its adapter. The weights are shared, not copied.
+    #[must_use]
+    pub fn base(&self) -> Self {
+        Self { adapter: None, ..self.clone() }
+    }
+
+    /// The model whose weights have taken the adapter in, `W + scale · B · A`. Without one, the model.
+    ///
+    /// # Errors
+    /// The computation itself.
+    pub fn merged(&self) -> Result<Self> {
+        let Some(adapter) = &self.adapter else { return Ok(self.clone()) };
+        let mut tensors = self.params.tensors().to_vec();
+        for (layer, at) in self.index.layers.iter().enumerate() {
+            for target in Target::ALL {
+                let Some(low) = adapter.low_rank(layer, target) else { continue };
+                let weight = &mut tensors[at.weight(target)];
+                *weight = ops::merge(weight, low)?;
+            }
+        }
+        Self::new(self.config.clone(), Params::new(&self.config, tensors)?)
+    }
+
+    /// Takes other values of what is trained, of the same shapes, type and device.
+    pub fn replace(&mut self, trained: Params) {
+        match &mut self.adapter {
+            None => (self.params, self.packed) = (trained, None),
+            Some(adapter) => adapter.replace(trained),
+        }
+    }
+
+    /// The model with other values of what is trained. All else is shared.
+    #[must_use]
+    pub fn with_trained(&self, trained: Params) -> Self {
+        let mut model = self.clone();
+        model.replace(trained);
+        model
     }
 
     /// The configuration.
@@ -58,15 +125,33 @@ impl Model {
         &self.config
     }
 
-    /// The weights. Writing to them makes a packed model stale: call [`Model::freeze`] again.
+    /// The weights, without an adapter. Writing to them makes a packed model stale: call [`Model::freeze`] again.
     pub fn params(&self) -> &Params {
         &self.params
     }
 
-    /// Packs the weights once for many products: for sampling. Changes no bit of any result.
+    /// What is trained, committed and published: the adapter where there is one, and else the weights. Writing to it makes
+    /// a packed model stale.
+    pub fn trained(&self) -> &Params {
+        self.adapter.as_ref().map_or(&self.params, Adapter::params)
+    }
+
+    /// The shape of its adapter, if it has one.
+    pub fn lora(&self) -> Option<&Lora> {
+        self.adapter.as_ref().map(Adapter::lora)
+    }
+
+    /// Packs the weights once for many products: for sampling. Changes no bit of any result. The weights below an adapter
+    /// do not change: those that are packed stay so, and clones share them.
     pub fn freeze(&mut self) -> Result<()> {
         if !self.is_fused() {
             return Ok(());
+        }
+        if let Some(adapter) = &mut self.adapter {
+            adapter.freeze()?;
+            if self.packed.is_some() {
+                return Ok(());
+            }
         }
         let mut packed: Vec<Option<Panels>> = self.params.tensors().iter().map(|_| None).collect();
         let projections: Vec<usize> = self.index.projections().collect();
@@ -74,7 +159,7 @@ impl Model {
         for (i, panels) in made.collect::<Result<Vec<_>>>()? {
             packed[i] = Some(panels);
         }
-        self.packed = Some(packed);
+        self.packed = Some(packed.into());
         Ok(())
     }
 
@@ -92,6 +177,12 @@ impl Model {
         ops::access::is_fused(&self.params.tensors()[self.index.norm])
     }
 
+    /// What it computes with, and where.
+    pub fn kind(&self) -> (DType, Device) {
+        let like = &self.params.tensors()[self.index.norm];
+        (like.dtype(), like.device().clone())
+    }
+
     fn pass<'a>(&'a self, positions: &'a [u32]) -> Result<Pass<'a>> {
         let limit = self.config.max_position_embeddings;
         if let Some(&far) = positions.iter().find(|&&p| p as usize >= limit) {
@@ -100,6 +191,7 @@ impl Model {
         Ok(Pass {
             params: &self.params,
             packed: self.packed.as_deref(),
+            adapter: self.adapter.as_ref(),
             heads: self.heads(),
             eps: self.config.rms_norm_eps,
             rope: &self.rope,
@@ -145,6 +237,7 @@ impl Model {
             weight: &self.params.tensors()[self.index.head],
             bias: None,
             packed: self.packed.as_ref().and_then(|p| p[self.index.head].as_ref()),
+            adapter: None,
         }
     }
 

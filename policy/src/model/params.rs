@@ -1,6 +1,7 @@
-//! A model's weights under their Hugging Face names, and gradients in the same order.
+//! A model's weights under their Hugging Face names, or an adapter's, and gradients in the same order.
 //!
-//! Invariant: parameter `i` is `config.tensor_specs()[i]`, in weights, gradients and optimiser state.
+//! Invariant: parameter `i` is `specs()[i]`, in weights, gradients and optimiser state: of a model those of its
+//! configuration.
 
 use crate::config::{ModelConfig, TensorSpec};
 use crate::ops::access::{is_fused, read};
@@ -8,7 +9,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use rayon::prelude::*;
 use std::borrow::Cow;
 
-/// All weights of a model. Clones share the tensors.
+/// All weights of a model, or of an adapter. Clones share the tensors.
 #[derive(Clone, Debug)]
 pub struct Params {
     specs: Vec<TensorSpec>,
@@ -18,7 +19,11 @@ pub struct Params {
 impl Params {
     /// Takes tensors in the order of [`ModelConfig::tensor_specs`].
     pub fn new(config: &ModelConfig, tensors: Vec<Tensor>) -> Result<Self> {
-        let specs = config.tensor_specs();
+        Self::of(config.tensor_specs(), tensors)
+    }
+
+    /// Takes tensors in the order of `specs`.
+    pub fn of(specs: Vec<TensorSpec>, tensors: Vec<Tensor>) -> Result<Self> {
         if specs.len() != tensors.len() {
             candle_core::bail!("expected {} weight tensors, found {}", specs.len(), tensors.len());
         }
@@ -42,8 +47,17 @@ impl Params {
         dtype: DType,
         device: &Device,
     ) -> Result<Self> {
-        let tensors = config
-            .tensor_specs()
+        Self::of_vecs(config.tensor_specs(), values, dtype, device)
+    }
+
+    /// As [`Params::from_vecs`], in the order of `specs`.
+    pub fn of_vecs(
+        specs: Vec<TensorSpec>,
+        values: Vec<Vec<f32>>,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        let tensors = specs
             .iter()
             .zip(values)
             .map(|(spec, v)| {
@@ -52,7 +66,7 @@ impl Params {
                     .to_device(device)
             })
             .collect::<Result<Vec<_>>>()?;
-        Self::new(config, tensors)
+        Self::of(specs, tensors)
     }
 
     /// Gradients of these weights that are nothing yet: a tensor takes memory when the first is added to it.
@@ -142,6 +156,22 @@ impl Params {
             all.update(hash.as_bytes());
         }
         Ok(all.finalize())
+    }
+
+    /// What [`Params::digest`] is of these values as f32.
+    pub fn digest_of(values: &[Vec<f32>]) -> blake3::Hash {
+        let mut all = blake3::Hasher::new();
+        for tensor in values {
+            let mut hasher = blake3::Hasher::new();
+            let mut bytes = Vec::new();
+            for chunk in tensor.chunks(1 << 16) {
+                bytes.clear();
+                bytes.extend(chunk.iter().flat_map(|x| x.to_le_bytes()));
+                hasher.update(&bytes);
+            }
+            all.update(hasher.finalize().as_bytes());
+        }
+        all.finalize()
     }
 
     /// BLAKE3 of each tensor's little-endian bytes.

@@ -3,6 +3,7 @@
 //! Invariant: indices follow `ModelConfig::tensor_specs`, looked up by name once.
 
 use crate::config::{ModelConfig, TensorSpec};
+use crate::lora::Target;
 
 /// A projection: its weight, and its bias where the model has one.
 pub(super) type Linear = (usize, Option<usize>);
@@ -21,6 +22,21 @@ pub(super) struct LayerIndex {
     pub gate: usize,
     pub up: usize,
     pub down: usize,
+}
+
+impl LayerIndex {
+    /// The weight of a projection.
+    pub fn weight(&self, target: Target) -> usize {
+        match target {
+            Target::Q => self.q.0,
+            Target::K => self.k.0,
+            Target::V => self.v.0,
+            Target::O => self.o.0,
+            Target::Gate => self.gate,
+            Target::Up => self.up,
+            Target::Down => self.down,
+        }
+    }
 }
 
 /// All parameters by role.

@@ -97,14 +97,14 @@ impl Head<'_> {
         Ok(distributions)
     }
 
-    /// Given `d loss / d logprob` of every target, adds to the head's gradient and returns that of
-    /// `hidden`. Logits that were not kept are computed again, chunk by chunk.
+    /// Given `d loss / d logprob` of every target, adds to the head's gradient, where that is wanted, and returns
+    /// that of `hidden`. Logits that were not kept are computed again, chunk by chunk.
     pub fn backward(
         &self,
         hidden: &Tensor,
         kept: KeptLogits,
         slopes: &[f32],
-        dweight: &mut Tensor,
+        mut dweight: Option<&mut Tensor>,
     ) -> Result<Tensor> {
         if let KeptLogits(Some((logits, rows))) = kept {
             self.slope(&logits, self.targets, 0, slopes, |row, _| rows[row])?;
@@ -121,7 +121,14 @@ impl Head<'_> {
             let dlogits = logits.to_dtype(hidden.dtype())?.to_device(hidden.device())?;
             let rows = hidden.narrow(0, first, logits.dim(0)?)?;
             let weight = self.projection.weight;
-            parts.push(linear_backward(&rows, weight, &dlogits, None, dweight, None)?);
+            parts.push(linear_backward(
+                &rows,
+                weight,
+                &dlogits,
+                None,
+                dweight.as_deref_mut(),
+                None,
+            )?);
             Ok(())
         })?;
         Tensor::cat(&parts, 0)

@@ -5,6 +5,7 @@
 
 use super::access::{add_tensor_to, add_to, add_to_zeros, filled, is_fused, read, write};
 use super::composite;
+use super::lora::LowRank;
 use crate::kernel::gemm::{Mat, Rhs, Start, gemm};
 use crate::kernel::norm::column_sums;
 use crate::kernel::panels::Panels;
@@ -20,13 +21,15 @@ pub struct Projection<'a> {
     pub bias: Option<&'a Tensor>,
     /// `weight` packed for `x · Wᵀ`.
     pub packed: Option<&'a Panels>,
+    /// What is added to its product.
+    pub adapter: Option<LowRank<'a>>,
 }
 
 /// `[rows, input]` → `[rows, output]`.
 pub fn linear(x: &Tensor, p: Projection<'_>) -> Result<Tensor> {
     let (rows, outputs) = (x.dim(0)?, p.weight.dim(0)?);
     if !is_fused(x) {
-        return composite::linear(x, p.weight, p.bias);
+        return with_composite(composite::linear(x, p.weight, p.bias)?, x, p);
     }
     filled(x, (rows, outputs), |y| {
         let start = match p.bias {
@@ -48,7 +51,7 @@ pub fn linear(x: &Tensor, p: Projection<'_>) -> Result<Tensor> {
 /// `residual + x · Wᵀ (+ b)`; takes the residual, on the CPU in place.
 pub fn linear_onto(residual: Tensor, x: &Tensor, p: Projection<'_>) -> Result<Tensor> {
     if !is_fused(x) {
-        return residual + composite::linear(x, p.weight, p.bias)?;
+        return with_composite((residual + composite::linear(x, p.weight, p.bias)?)?, x, p);
     }
     let outputs = p.weight.dim(0)?;
     if let Some(bias) = p.bias {
@@ -64,6 +67,13 @@ pub fn linear_onto(residual: Tensor, x: &Tensor, p: Projection<'_>) -> Result<Te
     Ok(residual)
 }
 
+fn with_composite(y: Tensor, x: &Tensor, p: Projection<'_>) -> Result<Tensor> {
+    match p.adapter {
+        None => Ok(y),
+        Some(low) => y + low.composite(x)?,
+    }
+}
+
 fn product(x: &Tensor, p: Projection<'_>, y: &mut [f32], start: Start) -> Result<()> {
     let (rows, inputs) = x.dims2()?;
     let outputs = p.weight.dim(0)?;
@@ -76,6 +86,10 @@ fn product(x: &Tensor, p: Projection<'_>, y: &mut [f32], start: Start) -> Result
             let w = Rhs::Plain(Mat::transposed(w, inputs));
             gemm(shape, Mat::rows(x, inputs), w, y, outputs, start);
         }),
+    }?;
+    match p.adapter {
+        None => Ok(()),
+        Some(low) => low.add(x, y),
     }
 }
 
@@ -85,18 +99,20 @@ pub fn pack(weight: &Tensor) -> Result<Panels> {
     read([weight], |[w]| Panels::pack(Mat::transposed(w, inputs), inputs, outputs))
 }
 
-/// Adds `dyᵀ · x` to `dw` and the column sums of `dy` to `db`, which may be nothing yet; returns `dy · W`, added to `onto` where
-/// there is one (on the CPU in place).
+/// Adds `dyᵀ · x` to `dw` and the column sums of `dy` to `db`, where these are wanted (they may be nothing yet); returns
+/// `dy · W`, added to `onto` where there is one (on the CPU in place).
 pub fn linear_backward(
     x: &Tensor,
     weight: &Tensor,
     dy: &Tensor,
     onto: Option<Tensor>,
-    dw: &mut Tensor,
+    dw: Option<&mut Tensor>,
     db: Option<&mut Tensor>,
 ) -> Result<Tensor> {
     if !is_fused(x) {
-        add_tensor_to(dw, &dy.t()?.matmul(x)?)?;
+        if let Some(dw) = dw {
+            add_tensor_to(dw, &dy.t()?.matmul(x)?)?;
+        }
         if let Some(db) = db {
             add_tensor_to(db, &dy.sum(0)?)?;
         }
@@ -108,10 +124,12 @@ pub fn linear_backward(
     }
     let ((rows, inputs), outputs) = (x.dims2()?, dy.dim(1)?);
     read([dy, x], |[dy, x]| {
-        add_to(dw, weight.shape(), |dw, start| {
-            let (dy, x) = (Mat::transposed(dy, outputs), Rhs::Plain(Mat::rows(x, inputs)));
-            gemm((outputs, inputs, rows), dy, x, dw, inputs, start);
-        })?;
+        if let Some(dw) = dw {
+            add_to(dw, weight.shape(), |dw, start| {
+                let (dy, x) = (Mat::transposed(dy, outputs), Rhs::Plain(Mat::rows(x, inputs)));
+                gemm((outputs, inputs, rows), dy, x, dw, inputs, start);
+            })?;
+        }
         match db {
             None => Ok(()),
             Some(db) => add_to_zeros(db, &outputs.into(), |db| column_sums(dy, db)),

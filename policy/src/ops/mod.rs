@@ -10,6 +10,7 @@ mod attention;
 mod composite;
 mod head;
 mod linear;
+mod lora;
 
 pub use attention::{
     AttentionKept, GroupCache, HeadCache, attention, attention_backward, forward_packed,
@@ -18,6 +19,7 @@ pub use attention::{
 pub use composite::attend as attend_rows;
 pub use head::{Head, Predictions};
 pub use linear::{Projection, linear, linear_backward, linear_onto, pack};
+pub use lora::{LowRank, merge};
 
 use crate::kernel;
 use access::{filled, is_fused, read, write};
@@ -70,25 +72,32 @@ pub fn rms_norm(x: &Tensor, w: &Tensor, eps: f64) -> Result<(Tensor, NormKept)> 
     Ok((y, NormKept(Tensor::from_vec(scale, rows, x.device())?)))
 }
 
-/// Adds the norm's input gradient to `dx` in place (it holds the residual's) and its weight's to `dw`, which may be
-/// nothing yet.
+/// Adds the norm's input gradient to `dx` in place (it holds the residual's) and its weight's to `dw`, where that is
+/// wanted; it may be nothing yet.
 pub fn rms_norm_backward(
     (x, w, eps): (&Tensor, &Tensor, f64),
     kept: &NormKept,
     dy: &Tensor,
     dx: &mut Tensor,
-    dw: &mut Tensor,
+    dw: Option<&mut Tensor>,
 ) -> Result<()> {
     if !is_fused(x) {
         let grads = composite::vjp(&[x, w], dy, |v| composite::rms_norm(&v[0], &v[1], eps))?;
         *dx = (&*dx + &grads[0])?;
-        return access::add_tensor_to(dw, &grads[1]);
+        return match dw {
+            None => Ok(()),
+            Some(dw) => access::add_tensor_to(dw, &grads[1]),
+        };
     }
     let shape = w.shape();
     read([x, w, &kept.0, dy], |[x, w, scale, dy]| {
-        write(dx, |dx| {
-            access::add_to_zeros(dw, shape, |dw| kernel::norm::backward(x, w, scale, dy, dx, dw))
-        })?
+        write(dx, |dx| kernel::norm::backward(x, w, scale, dy, dx))?;
+        match dw {
+            None => Ok(()),
+            Some(dw) => access::add_to_zeros(dw, shape, |dw| {
+                kernel::norm::weight_backward(x, scale, dy, dw);
+            }),
+        }
     })?
 }
 

@@ -40,11 +40,11 @@ fn rms_norm_and_its_gradient() {
     let (y, kept) = rms_norm(&x, &w, 1e-6).unwrap();
     assert_close(&y, &rms_norm(&wide(&x), &wide(&w), 1e-6).unwrap().0, "y");
     let (mut dx, mut dw) = (x.zeros_like().unwrap(), w.zeros_like().unwrap());
-    rms_norm_backward((&x, &w, 1e-6), &kept, &dy, &mut dx, &mut dw).unwrap();
+    rms_norm_backward((&x, &w, 1e-6), &kept, &dy, &mut dx, Some(&mut dw)).unwrap();
     let (wx, ww) = (wide(&x), wide(&w));
     let (_, kept) = rms_norm(&wx, &ww, 1e-6).unwrap();
     let (mut dx64, mut dw64) = (wx.zeros_like().unwrap(), ww.zeros_like().unwrap());
-    rms_norm_backward((&wx, &ww, 1e-6), &kept, &wide(&dy), &mut dx64, &mut dw64).unwrap();
+    rms_norm_backward((&wx, &ww, 1e-6), &kept, &wide(&dy), &mut dx64, Some(&mut dw64)).unwrap();
     assert_close(&dx, &dx64, "dx");
     assert_close(&dw, &dw64, "dw");
 }
@@ -54,25 +54,77 @@ fn linear_and_its_gradient() {
     let (x, w, b) = (random(&[9, 40], 1), random(&[33, 40], 2), random(&[33], 3));
     let (dy, onto) = (random(&[9, 33], 4), random(&[9, 40], 5));
     let packed = pack(&w).unwrap();
-    let p = |packed| Projection { weight: &w, bias: Some(&b), packed };
+    let p = |packed| Projection { weight: &w, bias: Some(&b), packed, adapter: None };
     let y = linear(&x, p(None)).unwrap();
     let again = linear(&x, p(Some(&packed))).unwrap();
     assert_eq!(y.to_vec2::<f32>().unwrap(), again.to_vec2::<f32>().unwrap());
     let (wx, ww, wb) = (wide(&x), wide(&w), wide(&b));
-    let oracle = linear(&wx, Projection { weight: &ww, bias: Some(&wb), packed: None }).unwrap();
+    let wide_p = Projection { weight: &ww, bias: Some(&wb), packed: None, adapter: None };
+    let oracle = linear(&wx, wide_p).unwrap();
     assert_close(&y, &oracle, "y");
     let residual = random(&[9, 33], 6);
     let sum = linear_onto(residual.copy().unwrap(), &x, p(None)).unwrap();
     assert_close(&sum, &(oracle + wide(&residual)).unwrap(), "residual + y");
     let zeros = |t: &Tensor| t.zeros_like().unwrap();
     let (mut dw, mut db, mut dw64, mut db64) = (zeros(&w), zeros(&b), zeros(&ww), zeros(&wb));
-    let dx =
-        linear_backward(&x, &w, &dy, Some(onto.copy().unwrap()), &mut dw, Some(&mut db)).unwrap();
-    let dx64 = linear_backward(&wx, &ww, &wide(&dy), Some(wide(&onto)), &mut dw64, Some(&mut db64))
+    let dx = linear_backward(&x, &w, &dy, Some(onto.copy().unwrap()), Some(&mut dw), Some(&mut db))
         .unwrap();
+    let dx64 =
+        linear_backward(&wx, &ww, &wide(&dy), Some(wide(&onto)), Some(&mut dw64), Some(&mut db64))
+            .unwrap();
     assert_close(&dx, &dx64, "dx");
     assert_close(&dw, &dw64, "dw");
     assert_close(&db, &db64, "db");
+}
+
+#[test]
+fn a_low_rank_part_and_its_gradient() {
+    // Enough rows that several tasks share them.
+    let (rows, inputs, outputs, rank) = (700, 40, 33, 5);
+    let (x, w) = (random(&[rows, inputs], 1), random(&[outputs, inputs], 2));
+    let (a, b) = (random(&[rank, inputs], 3), random(&[outputs, rank], 4));
+    let (dy, onto) = (random(&[rows, outputs], 5), random(&[rows, inputs], 6));
+    let (wx, ww, wa, wb) = (wide(&x), wide(&w), wide(&a), wide(&b));
+    let panels = [pack(&a).unwrap(), pack(&b).unwrap()];
+    let packed = Some([&panels[0], &panels[1]]);
+    let low = |packed| LowRank { a: &a, b: &b, scale: 2.5, packed };
+    let oracle = LowRank { a: &wa, b: &wb, scale: 2.5, packed: None };
+    let p = |low| Projection { weight: &w, bias: None, packed: None, adapter: Some(low) };
+    let p64 = Projection { weight: &ww, bias: None, packed: None, adapter: Some(oracle) };
+    let y = linear(&x, p(low(None))).unwrap();
+    assert_eq!(
+        y.to_vec2::<f32>().unwrap(),
+        linear(&x, p(low(packed))).unwrap().to_vec2::<f32>().unwrap()
+    );
+    // A row alone has the bits that it has in company.
+    let alone = linear(&x.narrow(0, 417, 1).unwrap().copy().unwrap(), p(low(None))).unwrap();
+    assert_eq!(alone.to_vec2::<f32>().unwrap()[0], y.to_vec2::<f32>().unwrap()[417]);
+    assert_close(&y, &linear(&wx, p64).unwrap(), "y");
+    let residual = random(&[rows, outputs], 7);
+    let sum = linear_onto(residual.copy().unwrap(), &x, p(low(None))).unwrap();
+    assert_close(&sum, &linear_onto(wide(&residual), &wx, p64).unwrap(), "residual + y");
+    // The merged weight computes the same.
+    let merged = merge(&w, low(None)).unwrap();
+    assert_close(&merged, &merge(&ww, oracle).unwrap(), "merged");
+    let plain = Projection { weight: &merged, bias: None, packed: None, adapter: None };
+    assert_close(&linear(&x, plain).unwrap(), &wide(&y), "merged y");
+
+    let zeros = |t: &Tensor| t.zeros_like().unwrap();
+    let (mut da, mut db, mut da64, mut db64) = (zeros(&a), zeros(&b), zeros(&wa), zeros(&wb));
+    let dx = onto.copy().unwrap();
+    let dx = low(None).backward(&x, &dy, dx, [&mut da, &mut db]).unwrap();
+    let dx64 = oracle.backward(&wx, &wide(&dy), wide(&onto), [&mut da64, &mut db64]).unwrap();
+    assert_close(&dx, &dx64, "dx");
+    assert_close(&da, &da64, "da");
+    assert_close(&db, &db64, "db");
+    // And candle's own tape for the composite form.
+    let grads = composite::vjp(&[&wx, &wa, &wb], &wide(&dy), |v| {
+        LowRank { a: &v[1], b: &v[2], scale: 2.5, packed: None }.composite(&v[0])
+    });
+    let grads = grads.unwrap();
+    assert_close(&dx, &(&grads[0] + wide(&onto)).unwrap(), "dx");
+    assert_close(&da, &grads[1], "da");
+    assert_close(&db, &grads[2], "db");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use octet_broadcast::{Store, parcel};
-use octet_policy::config::ModelConfig;
+use octet_policy::config::TensorSpec;
 use octet_proto::PolicyVersion;
 use octet_runtime::mailbox::Address;
 use octet_runtime::membership::Expected;
@@ -34,7 +34,8 @@ pub(crate) struct Arrival {
 /// Where broadcasts arrive. Used on a thread of its own.
 pub(crate) struct Inbox {
     pub expected: Expected,
-    pub config: ModelConfig,
+    /// The tensors that are trained.
+    pub specs: Vec<TensorSpec>,
     pub librarian: Address<Command>,
     pub handle: Handle,
     pub runtime: Runtime,
@@ -54,7 +55,7 @@ impl Store for Inbox {
 
     fn arrived(&mut self, version: u64, bytes: Bytes) -> Result<(), String> {
         let (digest, received) = (self.expected.get(version)?.digest, bytes.len());
-        let arrival = verify(PolicyVersion(version), &digest, bytes, &self.config);
+        let arrival = verify(PolicyVersion(version), &digest, bytes, &self.specs);
         let arrival = arrival.inspect_err(|_| self.handle.counters.transfer_damaged())?;
         self.handle.counters.broadcast(received);
         let sent = self.librarian.send(Command::Arrived(arrival), PATIENCE);
@@ -67,14 +68,14 @@ fn verify(
     version: PolicyVersion,
     digest: &str,
     parcel: Bytes,
-    config: &ModelConfig,
+    specs: &[TensorSpec],
 ) -> Result<Arrival, String> {
     let (message, data) = parcel::unpack(parcel)?;
     if message.digest != digest {
         let (expected, found) = (digest.to_owned(), message.digest.chars().take(80).collect());
         return Err(Damage::OtherDigest { version, expected, found }.to_string());
     }
-    let manifest = Manifest::check(message, version, config).map_err(|refused| match refused {
+    let manifest = Manifest::check(message, version, specs).map_err(|refused| match refused {
         Refused::Damaged(damage) => damage.to_string(),
         Refused::Never(error) => error.to_string(),
     })?;

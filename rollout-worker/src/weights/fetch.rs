@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use candle_core::{DType, Device};
-use octet_policy::config::ModelConfig;
 use octet_policy::model::{Model, Params, from_bytes};
 use octet_proto::PolicyVersion;
 use octet_runtime::wait::Waits;
@@ -48,8 +47,9 @@ pub(crate) struct Fetcher {
     pub simulated: bool,
 }
 
-/// The model directory's weights and their digest.
+/// Version 0 as this worker has it, and the digest of what is trained of it.
 pub(crate) struct Local {
+    /// The model directory's weights, with a fresh adapter where one is trained: then the weights of every version.
     pub model: Model,
     pub digest: blake3::Hash,
 }
@@ -104,7 +104,7 @@ impl Builder {
         let Self { local, dtype, device, handle, simulated } = self;
         let (of, version) = (Arc::clone(&manifest), manifest.version());
         let build = move || match tensors {
-            Some(tensors) => build(local.model.config(), &of, tensors, dtype, &device),
+            Some(tensors) => build(&local.model, &of, tensors, dtype, &device),
             None => frozen(local.model.clone()),
         };
         let built = match simulated {
@@ -120,12 +120,13 @@ impl Builder {
     }
 }
 
-/// The model of a version's verified bytes, one entry a tensor, packed for sampling.
+/// The model of a version's verified bytes, one entry a tensor, packed for sampling. What is not trained is that of
+/// `local`, not copied.
 ///
 /// # Errors
 /// The bytes do not fit the manifest's shapes.
 pub fn build(
-    config: &ModelConfig,
+    local: &Model,
     manifest: &Manifest,
     tensors: Vec<Bytes>,
     dtype: DType,
@@ -134,8 +135,8 @@ pub fn build(
     let tensors = manifest.entries().iter().zip(tensors).map(|(entry, bytes)| {
         from_bytes(&bytes, entry.dtype, &entry.shape, device)?.to_dtype(dtype)
     });
-    let params = Params::new(config, tensors.collect::<candle_core::Result<_>>()?)?;
-    frozen(Model::new(config.clone(), params)?)
+    let tensors = tensors.collect::<candle_core::Result<_>>()?;
+    frozen(local.with_trained(Params::of(local.trained().specs().to_vec(), tensors)?))
 }
 
 fn frozen(mut model: Model) -> candle_core::Result<Model> {

@@ -1,10 +1,10 @@
 //! A manifest that was checked against the model that it shall become.
 //!
-//! Invariant: a [`Manifest`] lists exactly the model's tensors, in its order, in a type that can be
+//! Invariant: a [`Manifest`] lists exactly the tensors that are trained, the model's or its adapter's, in its order, in a type that can be
 //! read, with lengths that add up and digests that make the digest of the weights.
 
 use candle_core::DType;
-use octet_policy::config::ModelConfig;
+use octet_policy::config::TensorSpec;
 use octet_proto::PolicyVersion;
 use octet_proto::weights::{TensorEntry, WeightsManifest};
 
@@ -52,11 +52,11 @@ impl Manifest {
     /// Checks what was answered when `version` was asked for.
     ///
     /// # Errors
-    /// It is not the manifest of that version of a model with this configuration.
+    /// It is not the manifest of that version of a model of which these tensors are trained.
     pub fn check(
         message: WeightsManifest,
         version: PolicyVersion,
-        config: &ModelConfig,
+        specs: &[TensorSpec],
     ) -> Result<Self, Refused> {
         if message.version != version.get() {
             let found = PolicyVersion(message.version);
@@ -65,7 +65,6 @@ impl Manifest {
         let other = |what: &str, expected: String, found: String| {
             Refused::Never(WeightsError::OtherModel { version, what: what.into(), expected, found })
         };
-        let specs = config.tensor_specs();
         let count = |n: usize| format!("{n} tensors");
         if specs.len() != message.tensors.len() {
             return Err(other("manifest", count(specs.len()), count(message.tensors.len())));

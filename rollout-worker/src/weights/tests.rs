@@ -41,7 +41,7 @@ pub(super) fn published(config: &ModelConfig) -> (WeightsManifest, Vec<u8>) {
 }
 
 fn checked(message: WeightsManifest) -> Result<Manifest, Refused> {
-    Manifest::check(message, PolicyVersion(3), &config())
+    Manifest::check(message, PolicyVersion(3), &config().tensor_specs())
 }
 
 proptest! {

@@ -161,14 +161,15 @@ impl<'a> Transfer<'a> {
     }
 
     fn check(&self, source: &Source, message: WeightsManifest) -> Result<Manifest, Left> {
-        let (version, config) = (self.version, self.fetcher.local.model.config());
+        let version = self.version;
         if let Source::Peer { digest, .. } = source
             && message.digest != digest.to_hex().as_str()
         {
             let (expected, found) = (digest.to_string(), message.digest.chars().take(80).collect());
             return Err(Left::Damaged(Damage::OtherDigest { version, expected, found }));
         }
-        Manifest::check(message, version, config).map_err(|refused| match (refused, source) {
+        let specs = self.fetcher.local.model.trained().specs();
+        Manifest::check(message, version, specs).map_err(|refused| match (refused, source) {
             (Refused::Damaged(damage), _) => Left::Damaged(damage),
             (Refused::Never(error), Source::Learner) => Left::Never(Box::new(error.into())),
             // The digest does not cover names and shapes; the learner's would fit.

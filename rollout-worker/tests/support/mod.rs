@@ -246,6 +246,7 @@ fn config(coordinator: String, model: &ModelDirectory) -> Config {
         capacity: NonZeroU32::new(2).unwrap(),
         max_rows: NonZeroUsize::new(2 * COMPLETIONS as usize).unwrap(),
         model: model.path().to_owned(),
+        adapter: None,
         dtype: DType::F32,
         device: Device::Cpu,
         sampling: SAMPLING,

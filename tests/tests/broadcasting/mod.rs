@@ -187,6 +187,7 @@ impl Run {
             capacity: NonZeroU32::MIN,
             max_rows: NonZeroUsize::new(COMPLETIONS as usize).unwrap(),
             model: self.disk.model(),
+            adapter: None,
             dtype: DType::F32,
             device: Device::Cpu,
             sampling: SamplingSettings {

@@ -144,6 +144,7 @@ pub fn learner_config(disk: &Disk, shape: Shape) -> octet_learner::Config {
             max_tokens: MAX_TOKENS,
             longest_prompt: 200,
             shaping: Shaping { temperature: 1.0, top_p: 1.0, top_k: 0 },
+            adapter: None,
         },
         config_digest: ConfigDigest::new(DIGEST),
         coordinator: at(COORDINATOR),
@@ -177,6 +178,7 @@ fn worker(sim: &mut Sim<'_>, disk: &Disk, name: &str, capacity: u32, step: Durat
         capacity: NonZeroU32::new(capacity).unwrap(),
         max_rows: NonZeroUsize::new((capacity * COMPLETIONS) as usize).unwrap(),
         model: disk.model(),
+        adapter: None,
         dtype: DType::F32,
         device: Device::Cpu,
         sampling: SamplingSettings {

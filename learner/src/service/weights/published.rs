@@ -8,8 +8,7 @@ use super::{Stored, WeightsError};
 use bytes::Bytes;
 use candle_core::{DType, Device};
 use octet_broadcast::parcel;
-use octet_policy::config::ModelConfig;
-use octet_policy::model::{Model, Params, bytes, from_bytes};
+use octet_policy::model::{Params, bytes, from_bytes};
 use octet_proto::PolicyVersion;
 use octet_proto::coordinator::PublishedVersion;
 use octet_proto::weights::{TensorEntry, WeightsManifest};
@@ -135,17 +134,17 @@ impl Published {
         }
     }
 
-    /// The weights as a model on the CPU again.
-    pub(crate) fn model(&self, config: &ModelConfig) -> candle_core::Result<Model> {
+    /// The weights on the CPU again; `like` has their names and shapes.
+    pub(crate) fn params(&self, like: &Params) -> candle_core::Result<Params> {
         let mut at = 0;
-        let tensors = config.tensor_specs().into_iter().map(|spec| {
+        let tensors = like.specs().iter().map(|spec| {
             let from = at;
             at += spec.len() * self.dtype.size_in_bytes();
             let bytes = self.chunk(from as u64, at - from).map_err(candle_core::Error::wrap)?;
             from_bytes(&bytes, self.dtype, &spec.shape, &Device::Cpu)
         });
         let tensors = tensors.collect::<candle_core::Result<Vec<_>>>()?;
-        Model::new(config.clone(), Params::new(config, tensors)?)
+        Params::of(like.specs().to_vec(), tensors)
     }
 }
 

@@ -13,7 +13,7 @@ fn parcel_of(change: impl FnOnce(&mut Vec<u8>)) -> (Bytes, String) {
 #[test]
 fn a_version_that_was_broadcast_is_taken_in_tensor_by_tensor() {
     let (whole, digest) = parcel_of(|_| {});
-    let arrival = verify(PolicyVersion(3), &digest, whole, &config()).unwrap();
+    let arrival = verify(PolicyVersion(3), &digest, whole, &config().tensor_specs()).unwrap();
     let (message, data) = published(&config());
     assert_eq!(arrival.manifest.message(), &message);
     assert_eq!(arrival.tensors.concat(), data);
@@ -22,7 +22,7 @@ fn a_version_that_was_broadcast_is_taken_in_tensor_by_tensor() {
 #[test]
 fn anything_else_than_was_published_is_refused_by_name() {
     let refused = |parcel: (Bytes, String), version: u64| {
-        verify(PolicyVersion(version), &parcel.1, parcel.0, &config()).unwrap_err()
+        verify(PolicyVersion(version), &parcel.1, parcel.0, &config().tensor_specs()).unwrap_err()
     };
     let error = refused(parcel_of(|bytes| *bytes.last_mut().unwrap() ^= 1), 3);
     assert!(error.contains("expected BLAKE3"), "{error}");
@@ -36,6 +36,6 @@ fn anything_else_than_was_published_is_refused_by_name() {
     // Wherever one bit differs, it is noticed.
     for at in (0..whole.len()).step_by(97) {
         let changed = parcel_of(|bytes| bytes[at] ^= 4);
-        verify(PolicyVersion(3), &changed.1, changed.0, &config()).unwrap_err();
+        verify(PolicyVersion(3), &changed.1, changed.0, &config().tensor_specs()).unwrap_err();
     }
 }

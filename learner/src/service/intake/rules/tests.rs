@@ -23,6 +23,7 @@ fn rules(lag: u64) -> Rules {
         max_tokens: 32,
         longest_prompt: 60,
         shaping: Shaping::default(),
+        adapter: None,
     };
     let config =
         LearnerConfig { batch: NonZeroU64::new(4).unwrap(), lag, ..LearnerConfig::default() };
