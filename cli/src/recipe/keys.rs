@@ -41,7 +41,7 @@ fn structs() -> BTreeMap<String, Vec<Field>> {
             } else if let (Some(name), Some(rest)) = (&inside, text.strip_prefix("pub ")) {
                 if let Some((field, kind)) = rest.trim_end_matches(',').split_once(": ") {
                     let kind = kind.rsplit("::").next().unwrap_or(kind).to_owned();
-                    let about = about.drain(..).collect::<Vec<_>>().join(" ");
+                    let about = std::mem::take(&mut about).join(" ");
                     let field = Field { name: field.to_owned(), kind, about };
                     here.entry(name.clone()).or_default().push(field);
                 }

@@ -254,7 +254,7 @@ fn nice(value: f64) -> f64 {
 fn axis(value: f64, ticks: f64) -> String {
     let value = if value.abs() < ticks * 1e-6 { 0.0 } else { value };
     let size = value.abs().max(ticks);
-    if size >= 1e9 || size < 1e-3 {
+    if !(1e-3..1e9).contains(&size) {
         return if value == 0.0 { "0".into() } else { format!("{value:.0e}") };
     }
     for (unit, sign) in [(1e6, "M"), (1e3, "k")] {

@@ -309,7 +309,7 @@ fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
 fn words(lines: &[Line], steps: &[u64]) -> String {
     let told = |line: &Line| {
         let known = || line.values.iter().zip(steps).filter_map(|(v, s)| Some((s, (*v)?)));
-        let (first, last) = (known().next()?, known().last()?);
+        let (first, last) = (known().next()?, known().next_back()?);
         Some(format!(
             "{}: {} at step {}, {} at step {}",
             line.name,

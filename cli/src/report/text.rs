@@ -107,7 +107,7 @@ pub fn class(reward: f64) -> &'static str {
     match reward {
         r if r >= 1.0 => "r4",
         r if r > 0.5 => "r3",
-        r if r == 0.5 => "r2",
+        0.5 => "r2",
         r if r > 0.0 => "r1",
         _ => "r0",
     }

@@ -19,8 +19,9 @@ use octet_proto::weights::{
 };
 use octet_runtime::CancellationToken;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio_stream::Stream;
+use tokio_stream::{Stream, StreamExt};
 use tonic::{Code, Request, Response, Status};
 
 /// The longest that a request for a manifest is held; below every client's request timeout.
@@ -170,12 +171,15 @@ impl WeightsService for Weights {
         // The version lives until its last reader is done, also when it is retired meanwhile.
         let offsets = (offset..total).step_by(CHUNK_BYTES);
         let publication = self.publication.clone();
-        let chunks = offsets.map(move |offset| {
-            let data = published.chunk(offset, CHUNK_BYTES)?;
-            publication.sent(data.len());
-            Ok(WeightsChunk { offset, data })
+        let chunks = tokio_stream::iter(offsets).then(move |offset| {
+            let (published, publication) = (Arc::clone(&published), publication.clone());
+            async move {
+                let data = published.chunk_aside(offset, CHUNK_BYTES).await?;
+                publication.sent(data.len());
+                Ok(WeightsChunk { offset, data })
+            }
         });
-        Ok(Response::new(Box::pin(tokio_stream::iter(chunks))))
+        Ok(Response::new(Box::pin(chunks)))
     }
 }
 

@@ -31,6 +31,7 @@ fn step(step: u64, reward: f64, verdicts: &[(&str, u64)]) -> StepMetrics {
             log_ratio_max: 0.0,
             kl: None,
             entropy: None,
+            preference: None,
         },
         logprob_gap_max: 0.0,
         gradient_norm: 1.0,

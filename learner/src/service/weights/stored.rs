@@ -12,7 +12,6 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// Bytes of an `f32`.
 const FLOAT: u64 = 4;
@@ -64,19 +63,11 @@ impl Stored {
         Ok(Self { pieces, total })
     }
 
-    /// At most `len` bytes from an offset on. The other tasks of a runtime of several threads go on meanwhile.
+    /// At most `len` bytes from an offset on.
     ///
     /// # Errors
     /// Names the file and what the system says.
     pub fn read(&self, offset: u64, len: usize) -> Result<Bytes, String> {
-        let several = |handle: Handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread;
-        match Handle::try_current().is_ok_and(several) {
-            true => tokio::task::block_in_place(|| self.read_now(offset, len)),
-            false => self.read_now(offset, len),
-        }
-    }
-
-    fn read_now(&self, offset: u64, len: usize) -> Result<Bytes, String> {
         let offset = offset.min(self.total);
         let end = offset.saturating_add(len as u64).min(self.total);
         let mut out = Vec::with_capacity((end - offset) as usize);
