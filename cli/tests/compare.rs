@@ -10,13 +10,15 @@ use std::path::Path;
 
 const RECIPES: [&str; 3] =
     ["recipes/quickstart.toml", "recipes/quickstart-dpo.toml", "recipes/quickstart-sft.toml"];
-const SHORT: [&str; 8] = [
+const SHORT: [&str; 10] = [
     "--set",
     "run.steps=2",
     "--set",
     "learner.batch=4",
     "--set",
     "sampling.max_tokens=24",
+    "--set",
+    "sampling.temperature=2",
     "--rows",
     "8",
 ];
@@ -93,7 +95,7 @@ fn three_ways_to_learn_side_by_side_and_gone_on_with() {
     let alone = home.path().join("alone");
     let mut arguments: Vec<String> =
         ["train", RECIPES[1], "--out", alone.to_str().unwrap()].map(str::to_owned).into();
-    arguments.extend(SHORT[..6].iter().map(|word| (*word).to_owned()));
+    arguments.extend(SHORT[..8].iter().map(|word| (*word).to_owned()));
     let more = ["--set", "run.seed=5", "--set", "evaluation.enabled=false", "--workers", "2"];
     arguments.extend(more.map(str::to_owned));
     assert_eq!(digest(&train(&arguments, &alone)), digest(&before));

@@ -69,16 +69,11 @@ fn workers_and_kills_change_no_bit() {
 }
 
 #[test]
-fn processes_make_the_weights_of_one_and_send_adapters_alone() {
+fn processes_make_the_weights_of_one() {
     let home = tempfile::tempdir().unwrap();
     let keys = short_keys(&KEYS);
     let expected = in_one_process(home.path(), &keys);
     let cluster = Cluster::start(home.path(), &keys, 2);
-    let bytes = |status: &Value| status["weights"]["bytes"].as_u64();
-    cluster.until("a version", |status| bytes(status).is_some_and(|bytes| bytes > 0));
-    let published = bytes(&cluster.status().unwrap()).unwrap();
-    let whole = std::fs::metadata(root().join("assets/policy/model.safetensors")).unwrap().len();
-    assert!(published * 10 < whole, "{published} bytes of {whole}");
     assert_eq!(cluster.finish(), expected);
 }
 
@@ -126,8 +121,11 @@ fn an_adapter_is_a_policy_to_every_command() {
         assert!(name.starts_with("base_model.model.model.layers."), "{name}");
     }
     let ids = [5u32, 90, 17, 300, 41, 8];
+    let base = path(&root().join("assets/policy"));
+    let named = ["--adapter", "--base", &base];
+    succeeds(&[&["export", &path(&run), "--out", &path(&out("named"))][..], &named].concat());
     let [adapted, again, merged, base] =
-        [&last, &out("alone"), &out("merged"), &root().join("assets/policy")]
+        [&last, &out("named"), &out("merged"), &root().join("assets/policy")]
             .map(|directory| own::logprobs(directory, &ids));
     assert_eq!(adapted, again);
     let (near, moved) = (own::gap(&adapted, &merged), own::gap(&adapted, &base));

@@ -267,7 +267,7 @@ mod tests {
         visits[70] = visit(70, 0.0, Some(1.0));
         visits[80] = visit(80, 1.0, Some(0.0));
         visits[90] = visit(90, 0.5, Some(0.5));
-        assert_eq!(indices(&visits, 8), (vec![70, 60, 100, 81, 61, 39, 19, 0], 2));
+        assert_eq!(indices(&visits, 8), (vec![70, 60, 100, 80, 58, 39, 19, 0], 2));
         assert_eq!(indices(&visits, 2), (vec![70, 100], 1));
         assert_eq!(indices(&visits, 1000).0.len(), 101);
         assert_eq!(indices(&visits, 0), (vec![], 0));
