@@ -6,6 +6,7 @@ mod common;
 
 use common::cluster::{Cluster, in_one_process, short_keys};
 use common::{digest, octet, output, own, root, short, start, train};
+use octet_policy::config::ModelConfig;
 use octet_policy::files::TensorFile;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -115,7 +116,8 @@ fn an_adapter_is_a_policy_to_every_command() {
     let tensors =
         |folder: &Path| TensorFile::open(&folder.join("adapter_model.safetensors")).unwrap();
     let (committed, alone) = (tensors(&last), tensors(&out("alone")));
-    assert_eq!(committed.names().count(), 2 * 7 * 4);
+    let config = ModelConfig::from_dir(&root().join("assets/policy")).unwrap();
+    assert_eq!(committed.names().count(), 2 * 7 * config.num_hidden_layers);
     for name in committed.names() {
         assert_eq!(committed.raw(name).unwrap(), alone.raw(name).unwrap(), "{name}");
         assert!(name.starts_with("base_model.model.model.layers."), "{name}");
