@@ -14,7 +14,7 @@ const SHORT: [&str; 10] = [
     "--set",
     "run.steps=2",
     "--set",
-    "learner.batch=4",
+    "learner.batch=8",
     "--set",
     "sampling.max_tokens=24",
     "--set",
