@@ -141,7 +141,7 @@ ended_well() {
 
 # ---- the run, made short and slow ---------------------------------------------------------------------------
 
-length=${OCTET_TEST_STEPS:-48}
+length=${OCTET_TEST_STEPS:-120}
 keys=(OCTET_RUN__STEPS="$length" OCTET_LEARNER__BATCH=4 OCTET_SAMPLING__MAX_TOKENS=24 OCTET_EVALUATION__ENABLED=false)
 printf '%s\n' "${keys[@]}" OCTET_LOG=info >"$OCTET_ENV_FILE"
 # So slow that all that is done to it is done while it goes on, on a fast machine, too.
