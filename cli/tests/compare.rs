@@ -89,6 +89,12 @@ fn three_ways_to_learn_side_by_side_and_gone_on_with() {
         let run = json(&out.join(format!("{name}-seed-6/summary.json")));
         assert_eq!(all(at)["accuracy"]["each"][1], run["after"]["accuracy"]);
         assert_eq!(all(at)["before"], run["before"]["accuracy"]);
+        // What `octet train` leaves, and `octet report` reads.
+        for file in ["evaluation-before.jsonl", "evaluation-after.jsonl", "trivial.json"] {
+            let length =
+                std::fs::metadata(out.join(format!("{name}-seed-6/{file}"))).unwrap().len();
+            assert!(length > 0, "{name}: {file}");
+        }
     }
 
     // The policies of a run are its own: `octet train` makes the same.

@@ -11,7 +11,6 @@ mod plan;
 mod report;
 
 use crate::evaluation::Outcome;
-use crate::evaluation::table::Report;
 use crate::screen;
 use crate::track;
 use crate::train::progress::Screen;
@@ -119,15 +118,14 @@ struct Scorer<'a> {
 }
 
 impl Onlooker for Scorer<'_> {
-    fn evaluate(&mut self, when: &str, policy: &Policy) -> Result<Option<Report>> {
+    fn evaluate(&mut self, when: &str, policy: &Policy) -> Result<Option<Vec<Outcome>>> {
         if when == "before" {
-            return Ok(Some(Report::new(self.start)));
+            return Ok(Some(self.start.to_vec()));
         }
         let outcomes = self.yardstick.score(self.screen, when, policy)?;
         self.yardstick.keep(&self.entry.directory.join(held_out::FILE), &outcomes)?;
-        let report = Report::new(&outcomes);
-        *self.scored = Some(outcomes);
-        Ok(Some(report))
+        *self.scored = Some(outcomes.clone());
+        Ok(Some(outcomes))
     }
 
     fn done(&mut self, summary: &Summary) {

@@ -13,7 +13,7 @@ pub mod whole;
 
 pub use cluster::{Work, token};
 
-use crate::evaluation::{evaluate, record, table::Report};
+use crate::evaluation::{Outcome, evaluate};
 use crate::recipe::{QUICKSTART, Recipe};
 use crate::{screen, track};
 use anyhow::{Context, Result};
@@ -93,7 +93,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     };
     let screen = Screen::new();
     log(&screen, directory.join("log.jsonl"))?;
-    setup.introduce(&screen, &directory)?;
+    setup.introduce(&screen, &directory);
     let stop = CancellationToken::new();
     let run = Run {
         setup: &setup,
@@ -121,9 +121,8 @@ struct Alone<'a> {
 }
 
 impl Onlooker for Alone<'_> {
-    fn evaluate(&mut self, when: &str, policy: &Policy) -> Result<Option<Report>> {
-        let file = if when == "before" { record::BEFORE_FILE } else { record::AFTER_FILE };
-        self.setup.evaluate(self.screen, self.directory, (when, file), policy)
+    fn evaluate(&mut self, when: &str, policy: &Policy) -> Result<Option<Vec<Outcome>>> {
+        self.setup.evaluate(self.screen, when, policy)
     }
 
     fn done(&mut self, summary: &Summary) {
@@ -137,14 +136,13 @@ impl Onlooker for Alone<'_> {
 }
 
 impl Setup {
-    /// Scores a policy on the held-out set, and writes down each row; `None` where evaluation is disabled.
+    /// Scores a policy on the held-out set; `None` where evaluation is disabled.
     fn evaluate(
         &self,
         screen: &Screen,
-        directory: &RunDirectory,
-        (when, file): (&str, &str),
+        when: &str,
         policy: &Policy,
-    ) -> Result<Option<Report>> {
+    ) -> Result<Option<Vec<Outcome>>> {
         let keys = &self.basis.recipe.evaluation;
         if !keys.enabled {
             return Ok(None);
@@ -162,7 +160,6 @@ impl Setup {
             evaluate(policy, rows, &*self.function, sampling, |n| bar.set_position(n as u64))
                 .context("evaluating the held-out set")?;
         bar.finish_and_clear();
-        directory.write(file, &record::lines(rows, &outcomes)?)?;
-        Ok(Some(Report::new(&outcomes)))
+        Ok(Some(outcomes))
     }
 }

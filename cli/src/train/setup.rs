@@ -64,12 +64,18 @@ impl Setup {
         Ok(Self { basis, device, identity, held_out, function, swaps, longest_prompt, memory })
     }
 
-    /// Says what is about to happen, and what trivial policies would earn, which is also written down: nobody
-    /// shall mistake silence for skill.
+    /// Writes down what trivial policies would earn.
     ///
     /// # Errors
     /// The run directory cannot be written.
-    pub fn introduce(&self, screen: &Screen, directory: &RunDirectory) -> Result<()> {
+    pub fn keep_trivial(&self, directory: &RunDirectory) -> Result<()> {
+        let table = trivial::table(&self.basis.train, &*self.function);
+        let earned = Trivial::new(&table, &self.held_out, &*self.function);
+        directory.write(TRIVIAL_FILE, &serde_json::to_vec_pretty(&earned)?)
+    }
+
+    /// Says what is about to happen, and what trivial policies would earn: nobody shall mistake silence for skill.
+    pub fn introduce(&self, screen: &Screen, directory: &RunDirectory) {
         let r = &self.basis.recipe;
         let held = self.memory.peaks().map(|(place, peak)| match place {
             Place::Host => format!("{peak} of memory"),
@@ -104,8 +110,6 @@ impl Setup {
             "\nwhat trivial policies would earn on {}\n{table}",
             r.data.train.display()
         ));
-        let earned = Trivial::new(&table, &self.held_out, &*self.function);
-        directory.write(TRIVIAL_FILE, &serde_json::to_vec_pretty(&earned)?)
     }
 }
 

@@ -8,6 +8,8 @@ use super::directory::{Identity, RunDirectory};
 use super::progress::{Screen, Steps};
 use super::setup::Setup;
 use super::summary::Summary;
+use crate::evaluation::Outcome;
+use crate::evaluation::record::{self, AFTER_FILE, BEFORE_FILE};
 use crate::evaluation::table::{Comparison, Report};
 use crate::track::Tracked;
 use crate::{compute, machine, plot};
@@ -39,11 +41,11 @@ pub struct Run<'a> {
 
 /// Who looks on: scores the policies of a run, and says how it ended.
 pub trait Onlooker {
-    /// Scores a policy on the held-out rows, `before` or `after` the run; `None` where nobody wants to know.
+    /// Samples and scores the held-out rows, `before` or `after` the run; `None` where nobody wants to know.
     ///
     /// # Errors
     /// The policy cannot be scored.
-    fn evaluate(&mut self, when: &str, policy: &Policy) -> Result<Option<Report>>;
+    fn evaluate(&mut self, when: &str, policy: &Policy) -> Result<Option<Vec<Outcome>>>;
 
     /// The run is complete.
     fn done(&mut self, summary: &Summary);
@@ -69,10 +71,12 @@ impl Run<'_> {
     fn go(&self, onlooker: &mut dyn Onlooker) -> Result<bool> {
         let Self { setup, identity, directory, screen, begin, stop } = self;
         let machine_gflops = machine::gflops();
+        setup.keep_trivial(directory)?;
         let before = match directory.read("before.json")? {
             Some(report) => Some(report),
             None => {
-                let report = onlooker.evaluate("before", &setup.basis.policy)?;
+                let scored = onlooker.evaluate("before", &setup.basis.policy)?;
+                let report = self.keep(BEFORE_FILE, scored)?;
                 if let Some(report) = &report {
                     directory.write("before.json", &serde_json::to_vec_pretty(report)?)?;
                 }
@@ -97,7 +101,7 @@ impl Run<'_> {
         let trained = Policy::load(&done.policy, setup.basis.dtype, &device)?;
         let summary = Summary {
             before,
-            after: onlooker.evaluate("after", &trained)?,
+            after: self.keep(AFTER_FILE, onlooker.evaluate("after", &trained)?)?,
             weights_digest: done.weights_digest,
             logprob_gap_max: done.logprob_gap_max,
             steps: setup.identity.total_steps,
@@ -113,6 +117,13 @@ impl Run<'_> {
         directory.write("summary.json", &serde_json::to_vec_pretty(&summary)?)?;
         onlooker.done(&summary);
         Ok(true)
+    }
+
+    /// Writes down what an evaluation found, row by row, and sums it up.
+    fn keep(&self, file: &str, scored: Option<Vec<Outcome>>) -> Result<Option<Report>> {
+        let Some(outcomes) = scored else { return Ok(None) };
+        self.directory.write(file, &record::lines(&self.setup.held_out, &outcomes)?)?;
+        Ok(Some(Report::new(&outcomes)))
     }
 }
 
