@@ -128,7 +128,8 @@ pub struct Reward {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ScheduledReward {
-    /// The first step that it rewards, from 1.
+    /// The first step that it rewards, counted from 0 (`metrics.jsonl` and the screen count from 1); at least 1, since
+    /// `function` has what is before.
     pub step: u64,
     /// A function, as `reward.function` has it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -414,12 +415,10 @@ impl Recipe {
             }
         }
         // Nor is a build that knows no preferences another one where there are none.
-        if let Some(learner) = stripped["learner"].as_object_mut() {
-            for key in ["beta", "dpo_loss"] {
-                if learner.get(key).is_some_and(serde_json::Value::is_null) {
-                    learner.remove(key);
-                }
-            }
+        if let Some(learner) = stripped["learner"].as_object_mut()
+            && learner.get("beta").is_some_and(serde_json::Value::is_null)
+        {
+            learner.remove("beta");
         }
         Ok(digest(&(stripped, NUMERICS, kind))?)
     }

@@ -50,8 +50,6 @@ pub struct LearnerConfig {
     pub kl_beta: f64,
     /// The β of `dpo`; 0.1 where there is none.
     pub beta: Option<f64>,
-    /// The loss of `dpo`; `sigmoid` where there is none.
-    pub dpo_loss: Option<DpoLoss>,
     /// Tokens (prompts once, completions) that are learned at once. A larger group is learned alone.
     pub micro_batch_tokens: NonZeroUsize,
     /// The largest gap between sampler and learner that a run goes on with. On the CPU the two are
@@ -74,15 +72,6 @@ pub enum ScheduleName {
     Constant,
     /// Half a cosine down to the floor.
     Cosine,
-}
-
-/// The losses of `dpo` by TRL's names.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DpoLoss {
-    /// `−log σ` of the margin, as in the paper.
-    #[default]
-    Sigmoid,
 }
 
 /// What the rest of a run's configuration says that the learner depends on.
@@ -186,7 +175,6 @@ impl Default for LearnerConfig {
             advantage_epsilon: DEFAULT_EPSILON,
             kl_beta: 0.0,
             beta: None,
-            dpo_loss: None,
             micro_batch_tokens: NonZeroUsize::MIN.saturating_add(8191),
             logprob_gap_max: 0.0,
             check_inert: false,
@@ -260,10 +248,6 @@ impl LearnerConfig {
             let expected = "no value but with objective \"dpo\", whose β it is; the KL penalty's is \
                             `learner.kl_beta`, and the optimiser's are `learner.betas`";
             return refuse("learner.beta", expected, beta.to_string());
-        }
-        if let (Some(DpoLoss::Sigmoid), false) = (self.dpo_loss, dpo) {
-            let expected = "no value but with objective \"dpo\"";
-            return refuse("learner.dpo_loss", expected, "sigmoid".into());
         }
         if dpo && self.kl_beta > 0.0 {
             let expected = "0: `learner.beta` holds the policy near the reference already";

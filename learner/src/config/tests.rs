@@ -76,10 +76,6 @@ fn each_fault_names_its_key() {
             ["key `learner.beta`", "learner.kl_beta", "found 0.1 with objective \"grpo\""],
         ),
         (
-            message(|c, _| (c.objective, c.dpo_loss) = (Objective::Sft, Some(DpoLoss::Sigmoid))),
-            ["learner.dpo_loss", "but with objective \"dpo\"", "with objective \"sft\""],
-        ),
-        (
             message(|c, _| (c.objective, c.beta) = (Objective::Dpo, Some(0.0))),
             ["[learner]", "beta above 0", "found 0"],
         ),
@@ -104,12 +100,10 @@ fn dpo_has_the_beta_of_the_paper_or_the_one_given() {
     };
     let usual = resolve(r#"{"objective": "dpo"}"#);
     assert_eq!((usual.settings().dpo_beta(), usual.needs_reference()), (0.1, true));
-    let given = resolve(r#"{"objective": "dpo", "beta": 0.3, "dpo_loss": "sigmoid"}"#);
+    let given = resolve(r#"{"objective": "dpo", "beta": 0.3}"#);
     assert_eq!(given.settings().dpo_beta(), 0.3);
     assert!(!resolve(r#"{"objective": "sft"}"#).needs_reference());
     assert!(resolve(r#"{"objective": "sft", "kl_beta": 0.1}"#).needs_reference());
-    let unknown = serde_json::from_str::<LearnerConfig>(r#"{"dpo_loss": "ipo"}"#).unwrap_err();
-    assert!(unknown.to_string().contains("expected `sigmoid`"), "{unknown}");
 }
 
 #[test]
