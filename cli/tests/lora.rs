@@ -5,13 +5,13 @@
 mod common;
 
 use common::cluster::{Cluster, in_one_process, short_keys};
-use common::{digest, octet, output, own, root, short, start, train};
+use common::{digest, killed_and_resumed, octet, output, own, root, short, train};
 use octet_policy::config::ModelConfig;
 use octet_policy::files::TensorFile;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// A small adapter that learns fast enough for a few steps to show.
 const KEYS: [&str; 3] =
@@ -52,20 +52,11 @@ fn workers_and_kills_change_no_bit() {
     assert_ne!(other, expected);
     assert_eq!(digest(&run(&[&more[..], &["--workers", "3"]].concat()).2), other);
 
+    let keys: Vec<&str> = KEYS.iter().flat_map(|key| ["--set", *key]).collect();
     for share in [0.4, 0.7] {
-        let home = tempfile::tempdir().unwrap();
-        let out = home.path().join("run");
-        let keys: Vec<&str> = KEYS.iter().flat_map(|key| ["--set", *key]).collect();
-        let mut child = start(&short(&out, &keys));
-        std::thread::sleep(Duration::from_secs_f64(seconds * share));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        if !out.join("run.json").exists() || out.join("summary.json").exists() {
-            eprintln!("SKIPPED: the kill at {share} of the run came before or after it");
-            continue;
+        if let Some(found) = killed_and_resumed(&keys, seconds, share) {
+            assert_eq!(found, expected, "killed at {share} and resumed");
         }
-        let resume = ["train", "--resume", out.to_str().unwrap()].map(str::to_owned);
-        assert_eq!(digest(&train(&resume, &out)), expected, "killed at {share} and resumed");
     }
 }
 

@@ -4,8 +4,7 @@
 
 mod common;
 
-use common::{digest, short, start, train};
-use std::time::Duration;
+use common::{digest, killed_and_resumed, short, train};
 
 fn undisturbed(more: &[&str]) -> (String, f64) {
     let home = tempfile::tempdir().unwrap();
@@ -24,23 +23,9 @@ fn workers_threads_and_kills_change_no_bit() {
     assert_eq!(undisturbed(&["--workers", "3"]).0, expected, "three workers");
 
     for share in [0.25, 0.5, 0.8] {
-        let home = tempfile::tempdir().unwrap();
-        let out = home.path().join("run");
-        let mut child = start(&short(&out, &[]));
-        std::thread::sleep(Duration::from_secs_f64(seconds * share));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        // Killed before the run directory was there, or after the run: nothing to resume.
-        if !out.join("run.json").exists() || out.join("summary.json").exists() {
-            eprintln!("SKIPPED: the kill at {share} of the run came before or after it");
-            continue;
+        if let Some(found) = killed_and_resumed(&[], seconds, share) {
+            assert_eq!(found, expected, "killed at {share} of the run and resumed");
         }
-        let resume = ["train", "--resume", out.to_str().unwrap()].map(str::to_owned);
-        assert_eq!(
-            digest(&train(&resume, &out)),
-            expected,
-            "killed at {share} of the run and resumed"
-        );
     }
 }
 

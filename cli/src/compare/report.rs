@@ -7,6 +7,7 @@ use super::numbers::{Comparison, Contest, Cost, Group, Method, Spread};
 use super::plan::Plan;
 use crate::evaluation::interval::Difference;
 use crate::evaluation::markdown::p_value;
+use crate::report::text::count;
 use anyhow::{Context, Result};
 
 /// Writes `compare.md`, `compare.json`, `compare.svg` and `compare.png` into the output directory.
@@ -91,8 +92,8 @@ fn costs(contest: &Contest) -> String {
             method.name.clone(),
             format!("{:.0}", each(|cost| cost.steps as f64).mean),
             spread(&each(|cost| cost.seconds / 60.0), 1, 1.0),
-            thousands(each(|cost| cost.sampled_tokens as f64).mean),
-            thousands(each(|cost| cost.learned_tokens as f64).mean),
+            count(each(|cost| cost.sampled_tokens as f64).mean.round() as u64),
+            count(each(|cost| cost.learned_tokens as f64).mean.round() as u64),
         ]
     };
     format!(
@@ -178,29 +179,12 @@ fn points(found: &Difference) -> String {
     format!("{:+.1} [{low:+.1}, {high:+.1}]", 100.0 * found.change.value)
 }
 
-/// A whole number with its thousands apart.
-fn thousands(number: f64) -> String {
-    let digits = format!("{number:.0}");
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn numbers_are_written_for_people() {
-        assert_eq!(
-            [7.0, 999.0, 1000.0, 1_234_567.4].map(thousands),
-            ["7", "999", "1,000", "1,234,567"]
-        );
         assert_eq!(share(&Spread::new(vec![0.7, 0.8])), "75.0 ± 7.1 %");
         assert_eq!(share(&Spread::new(vec![0.7])), "70.0 %");
     }

@@ -9,7 +9,7 @@ mod groups;
 mod page;
 mod pairs;
 mod source;
-mod text;
+pub mod text;
 mod view;
 
 use crate::screen;

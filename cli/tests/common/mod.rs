@@ -59,3 +59,20 @@ pub fn start(arguments: &[String]) -> Child {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     octet(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
+
+/// Kills a short run at a share of the `seconds` that it takes, and resumes it: the digest of its weights, or nothing
+/// where the kill came before the run directory was there or after the run, which is said.
+pub fn killed_and_resumed(more: &[&str], seconds: f64, share: f64) -> Option<String> {
+    let home = tempfile::tempdir().unwrap();
+    let out = home.path().join("run");
+    let mut child = start(&short(&out, more));
+    std::thread::sleep(std::time::Duration::from_secs_f64(seconds * share));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    if !out.join("run.json").exists() || out.join("summary.json").exists() {
+        eprintln!("SKIPPED: the kill at {share} of the run came before or after it");
+        return None;
+    }
+    let resume = ["train", "--resume", out.to_str().unwrap()].map(str::to_owned);
+    Some(digest(&train(&resume, &out)))
+}

@@ -162,14 +162,7 @@ impl Params {
     pub fn digest_of(values: &[Vec<f32>]) -> blake3::Hash {
         let mut all = blake3::Hasher::new();
         for tensor in values {
-            let mut hasher = blake3::Hasher::new();
-            let mut bytes = Vec::new();
-            for chunk in tensor.chunks(1 << 16) {
-                bytes.clear();
-                bytes.extend(chunk.iter().flat_map(|x| x.to_le_bytes()));
-                hasher.update(&bytes);
-            }
-            all.update(hasher.finalize().as_bytes());
+            all.update(blake3::hash(&le_bytes(tensor)).as_bytes());
         }
         all.finalize()
     }
