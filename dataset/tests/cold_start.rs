@@ -192,3 +192,20 @@ fn called_tools_are_offered_and_fit() {
         assert_eq!(check(&row), []);
     }
 }
+
+#[test]
+fn natural_cues_change_invented_requests_and_nothing_else() {
+    let plain = ColdStartSpec { seed: 9, ..ColdStartSpec::default() };
+    let natural = ColdStartSpec { natural: 1.0, ..plain.clone() };
+    let (mut invented, mut changed) = (0, 0);
+    for (before, after) in corpus(&plain).into_iter().zip(corpus(&natural)) {
+        match before.kind {
+            DrillKind::Invented(_) => {
+                invented += 1;
+                changed += u32::from(before != after);
+            }
+            _ => assert_eq!(before, after),
+        }
+    }
+    assert!(changed > invented * 9 / 10, "{changed} of {invented}");
+}

@@ -44,3 +44,26 @@ pub(super) fn cue(kind: Kind, label: &str, alone: bool, draw: &mut Draw) -> Stri
         _ => format!("with the {said} {{}}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::draw::Purpose;
+    use std::collections::HashSet;
+
+    #[test]
+    fn a_value_that_could_be_anothers_stands_beside_its_name() {
+        let mut draw = Draw::keyed(Purpose::Drill, 1, 0, 0);
+        for kind in [Kind::Choice, Kind::Word, Kind::Count] {
+            let cues = |alone: bool, draw: &mut Draw| -> HashSet<String> {
+                (0..500).map(|_| cue(kind, "pet name", alone, draw)).collect()
+            };
+            let beside = cues(false, &mut draw);
+            assert!(beside.iter().all(|c| c.contains("pet name") && c.matches("{}").count() == 1));
+            let alone = cues(true, &mut draw);
+            assert!(alone.iter().all(|c| c.matches("{}").count() == 1));
+            assert!(alone.contains("called {}") && alone.iter().any(|c| c.contains("the pet {}")));
+            assert!(beside.len() > 10 && alone.len() > 40, "{} {}", beside.len(), alone.len());
+        }
+    }
+}
