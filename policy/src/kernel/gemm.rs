@@ -138,8 +138,8 @@ struct Grid {
 }
 
 impl Grid {
-    /// Every range of rows lays out the whole of a plain `B`, and every range of columns gathers the whole of an `A`
-    /// whose rows are not contiguous: the cut that copies least.
+    /// Every range of rows reads the whole of `B`, and every range of columns the whole of `A`: the cut that reads
+    /// least, where what is laid out anew on the way counts twice.
     fn new((m, n, k): (usize, usize, usize), a: Mat<'_>, b: Rhs<'_>, threads: usize) -> Self {
         let most = m * n * k / MIN_TASK;
         if threads == 1 || most < 2 {
@@ -149,13 +149,14 @@ impl Grid {
         let each = if from_a && from_b { FEW_TASKS } else { TASKS };
         let wanted = most.min(threads * each);
         let (most_rows, most_columns) = (m.div_ceil(MIN_ROWS), n.div_ceil(2 * NR));
+        let weight = |copied: bool| 1 + usize::from(copied);
         let cuts = (1..=wanted.min(most_rows)).map(|rows| {
             let columns = wanted.div_ceil(rows).min(most_columns);
-            (rows, columns, usize::from(from_a) * columns * m + usize::from(from_b) * rows * n)
+            (rows, columns, weight(from_a) * columns * m + weight(from_b) * rows * n)
         });
-        // Enough tasks first, little copying second, whole rows third.
-        let best = cuts.min_by_key(|(rows, columns, copied)| {
-            (wanted.saturating_sub(rows * columns), *copied, *rows)
+        // Enough tasks first, little reading second, whole rows third.
+        let best = cuts.min_by_key(|(rows, columns, read)| {
+            (wanted.saturating_sub(rows * columns), *read, *rows)
         });
         best.map_or(Self { rows: 1, columns: 1 }, |(rows, columns, _)| Self { rows, columns })
     }

@@ -67,15 +67,17 @@ fn with_shape(
 }
 
 #[test]
-fn a_grid_covers_everything_and_copies_little() {
+fn a_grid_covers_everything_and_reads_little() {
     let data = vec![0f32; 4];
     let (rows, turned) = (Mat::rows(&data, 1), Mat::transposed(&data, 1024));
     let plain = Rhs::Plain(rows);
     let of = |shape, a, threads| Grid::new(shape, a, plain, threads);
     assert_eq!(of((4096, 1024, 1024), rows, 1), Grid { rows: 1, columns: 1 });
     assert_eq!(of((8, 32, 64), rows, 4), Grid { rows: 1, columns: 1 }, "too little to share");
-    // Rows are read in place: only columns are cut, so that B is laid out once.
-    assert_eq!(of((4096, 1024, 1024), rows, 2), Grid { rows: 1, columns: 8 });
+    // A has many rows: they are cut, so that each is read once.
+    assert_eq!(of((8192, 256, 1024), rows, 2), Grid { rows: 8, columns: 1 });
+    // Few rows, and much to lay out: once.
+    assert_eq!(of((128, 4096, 1024), rows, 2), Grid { rows: 1, columns: 8 });
     // Too few columns for everybody.
     assert_eq!(of((4096, 64, 1024), rows, 4), Grid { rows: 8, columns: 2 });
     // Both sides are copied: about square.
