@@ -39,6 +39,8 @@ pub struct ColdStartSpec {
     pub made_up: f64,
     /// The share of invented parameters whose values are worked in as people do it ("on the {} side").
     pub natural: f64,
+    /// The share of invented tools whose first parameter has the name of the thing itself: `rate_song(song)`.
+    pub namesakes: f64,
 }
 
 impl Default for ColdStartSpec {
@@ -51,6 +53,7 @@ impl Default for ColdStartSpec {
             difficulty: 1.0,
             made_up: 0.6,
             natural: 0.0,
+            namesakes: 0.0,
         }
     }
 }
@@ -138,7 +141,9 @@ impl ColdStart {
             let composed = compose(&catalogue.tools, catalogue, behaviour, style, draw);
             return call(DrillKind::Catalogue(behaviour), &example(&composed, Map::new()), draw);
         }
-        let pool = inventing::pool(level, spec.made_up, spec.natural, draw);
+        let ColdStartSpec { made_up, natural, namesakes, .. } = *spec;
+        let shares = inventing::Shares { made_up, natural, namesakes };
+        let pool = inventing::pool(level, shares, draw);
         let composed = compose(&pool, Catalogue::training(), behaviour, style, draw);
         call(DrillKind::Invented(behaviour), &example(&composed, Map::new()), draw)
     }

@@ -209,3 +209,23 @@ fn natural_cues_change_invented_requests_and_nothing_else() {
     }
     assert!(changed > invented * 9 / 10, "{changed} of {invented}");
 }
+
+#[test]
+fn a_namesake_is_a_required_parameter_that_ends_its_tools_name() {
+    let spec = ColdStartSpec { namesakes: 1.0, seed: 9, ..ColdStartSpec::default() };
+    let (mut tools, mut found) = (0, 0);
+    for drill in corpus(&spec) {
+        if !matches!(drill.kind, DrillKind::Invented(_)) {
+            continue;
+        }
+        for tool in &drill.tools {
+            let (name, parameters) = (&tool["function"]["name"], &tool["function"]["parameters"]);
+            let thing = name.as_str().unwrap().rsplit('_').next().unwrap();
+            let required = parameters["required"].as_array().unwrap();
+            tools += 1;
+            found += u32::from(required.iter().any(|param| param == thing));
+        }
+    }
+    // But for things that the held-out tools have as parameters.
+    assert!(found > tools * 9 / 10, "{found} of {tools}");
+}

@@ -118,6 +118,9 @@ pub struct Stage {
     /// Share of invented parameters whose values are worked in as people do it.
     #[serde(default)]
     pub natural: f64,
+    /// Share of invented tools whose first parameter has the name of the thing itself.
+    #[serde(default)]
+    pub namesakes: f64,
 }
 
 impl Default for Optimiser {
@@ -214,6 +217,7 @@ impl Stage {
             difficulty: from + (to - from) * progress,
             made_up: self.made_up,
             natural: self.natural,
+            namesakes: self.namesakes,
         }
     }
 }

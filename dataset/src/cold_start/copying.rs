@@ -147,7 +147,8 @@ fn look_up(level: f64, draw: &mut Draw) -> Drill {
 }
 
 fn read_schema(level: f64, made_up: f64, draw: &mut Draw) -> Drill {
-    let mut tools = inventing::pool(level, made_up, 0.0, draw);
+    let mut tools =
+        inventing::pool(level, inventing::Shares { made_up, natural: 0.0, namesakes: 0.0 }, draw);
     draw.shuffle(&mut tools);
     tools.truncate(scaled(level, 1, 4, draw));
     let tool = draw.pick(&tools).clone();

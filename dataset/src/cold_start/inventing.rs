@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::LazyLock;
 
 use super::cues::cue;
-use super::words::{invented as pseudo_word, known};
+use super::words::{invented as pseudo_word, known, recurring};
 use crate::catalogue::{Catalogue, ParameterPlan, ToolPlan};
 use crate::draw::Draw;
 use crate::lexicon::{capital, listed};
@@ -52,6 +52,17 @@ const KINDS: [(Kind, usize); 27] = [
     (Kind::People, 2),
     (Kind::Counts, 3),
 ];
+/// Kinds of a parameter that has the name of the thing itself: `rate_song(song, …)`.
+const NAMESAKES: [Kind; 8] = [
+    Kind::Person,
+    Kind::Person,
+    Kind::Place,
+    Kind::Company,
+    Kind::Title,
+    Kind::Word,
+    Kind::Product,
+    Kind::Id,
+];
 const RARE_KINDS: [Kind; 8] = [
     Kind::Grams,
     Kind::Metres,
@@ -63,12 +74,19 @@ const RARE_KINDS: [Kind; 8] = [
     Kind::Codes,
 ];
 
-/// A few tools in at least two domains; more of them, with more parameters, at a higher level. `made_up` and
-/// `natural` are shares, of words and of parameters.
-pub(super) fn pool(level: f64, made_up: f64, natural: f64, draw: &mut Draw) -> Vec<ToolPlan> {
+/// Shares of what is invented: see [`super::ColdStartSpec`].
+#[derive(Clone, Copy)]
+pub(super) struct Shares {
+    pub made_up: f64,
+    pub natural: f64,
+    pub namesakes: f64,
+}
+
+/// A few tools in at least two domains; more of them, with more parameters, at a higher level.
+pub(super) fn pool(level: f64, shares: Shares, draw: &mut Draw) -> Vec<ToolPlan> {
     let size = 2 + (level * 6.0).round() as usize;
     let domains = if size < 5 { 2 } else { 3 };
-    let mut words = Words { used: HashSet::new(), made_up, natural };
+    let mut words = Words { used: HashSet::new(), shares };
     let themes: Vec<Theme> = (0..domains).map(|_| Theme::draw(&mut words, draw)).collect();
     let mut tools: Vec<ToolPlan> = Vec::with_capacity(size);
     for index in 0..size {
@@ -80,15 +98,20 @@ pub(super) fn pool(level: f64, made_up: f64, natural: f64, draw: &mut Draw) -> V
 /// Draws words, each at most once.
 struct Words {
     used: HashSet<String>,
-    made_up: f64,
-    natural: f64,
+    shares: Shares,
 }
+
+/// How many invented words, in a hundred, have a beginning that comes again, where there are namesakes.
+const RECURRING: usize = 15;
 
 impl Words {
     fn fresh(&mut self, list: &str, draw: &mut Draw) -> String {
         loop {
-            let word = if draw.fraction(self.made_up) {
-                pseudo_word(draw)
+            let word = if draw.fraction(self.shares.made_up) {
+                match self.shares.namesakes > 0.0 && draw.chance(RECURRING) {
+                    true => recurring(draw),
+                    false => pseudo_word(draw),
+                }
             } else if list == "choice_words" {
                 listed(list, draw)
             } else {
@@ -163,7 +186,11 @@ fn tool(theme: &Theme, domain: usize, level: f64, words: &mut Words, draw: &mut 
             2 => format!("{} {object}", capital(&verb)),
             _ => format!("{} one {object} for a {}", capital(&verb), listed("nouns", draw)),
         });
-        let params = parameters(level, &name, words, draw);
+        // No draw is made where there is nothing to choose: older corpora stay what they are.
+        let namesake = words.shares.namesakes > 0.0 && draw.fraction(words.shares.namesakes);
+        let namesake =
+            Some(&noun).filter(|noun| namesake && !HELD_OUT_PARAMETERS.contains(noun.as_str()));
+        let params = parameters(level, &name, namesake, words, draw);
         return ToolPlan {
             name,
             domain: format!("invented {domain}"),
@@ -204,25 +231,47 @@ fn with_article(phrase: &str) -> String {
     phrase
 }
 
-fn parameters(level: f64, tool: &str, words: &mut Words, draw: &mut Draw) -> Vec<ParameterPlan> {
+/// `namesake`: the thing that the tool is for, where its first parameter has that name.
+fn parameters(
+    level: f64,
+    tool: &str,
+    namesake: Option<&String>,
+    words: &mut Words,
+    draw: &mut Draw,
+) -> Vec<ParameterPlan> {
     let most = 2 + (level * 3.0).round() as usize;
     let count = (draw.weighted(&[22, 33, 25, 13, 7]) + 1).min(most);
-    let kinds: Vec<Kind> = (0..count).map(|_| kind(draw)).collect();
+    let mut kinds: Vec<Kind> = (0..count).map(|_| kind(draw)).collect();
+    if namesake.is_some() {
+        kinds[0] = *draw.pick(&NAMESAKES);
+    }
     let mut params: Vec<ParameterPlan> = Vec::with_capacity(count);
-    for &kind in &kinds {
+    for (index, &kind) in kinds.iter().enumerate() {
+        let is_namesake = index == 0 && namesake.is_some();
         let name = loop {
+            if let Some(thing) = namesake.filter(|_| index == 0) {
+                break thing.clone();
+            }
             let said: Vec<&str> = std::iter::once(tool)
                 .chain(params.iter().map(|param| param.name.as_str()))
                 .flat_map(|name| name.split('_'))
                 .collect();
-            let name = parameter_name(kind, &said, words.made_up, draw);
+            let name = parameter_name(kind, &said, words.shares.made_up, draw);
             let taken = params.iter().any(|param| param.name == name);
             if !taken && !HELD_OUT_PARAMETERS.contains(name.as_str()) {
                 break name;
             }
         };
         let alone = kinds.iter().filter(|other| other.class() == kind.class()).count() == 1;
-        params.push(parameter(name, kind, alone, words, draw));
+        let mut param = parameter(name, kind, alone, words, draw);
+        if is_namesake {
+            param.optional = false;
+            // "call the plumber Ann Lee": the value stands right behind what it is.
+            if alone && draw.chance(50) {
+                param.said = Some("{}".to_owned());
+            }
+        }
+        params.push(param);
     }
     if params.iter().all(|param| param.optional) {
         params[0].optional = false;
@@ -303,7 +352,7 @@ fn parameter(
         Vec::new()
     };
     // No draw is made where there is nothing to choose: older corpora stay what they are.
-    let natural_cue = words.natural > 0.0 && draw.fraction(words.natural);
+    let natural_cue = words.shares.natural > 0.0 && draw.fraction(words.shares.natural);
     let said = match draw.below(100) {
         _ if natural_cue => Some(cue(kind, &label, alone, draw)),
         0..30 => None,

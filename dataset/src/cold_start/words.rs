@@ -18,6 +18,13 @@ pub(super) fn known(list: &str, draw: &mut Draw) -> String {
     if draw.chance(50) { listed(list, draw) } else { listed("cold_start_words", draw) }
 }
 
+/// A word in which a beginning comes again, as in "landlord": whoever copies it has to know how far it is.
+pub(super) fn recurring(draw: &mut Draw) -> String {
+    let [front, back] = [(); 2].map(|()| listed(*draw.pick(&LISTS), draw));
+    let (front, back) = (&front[..front.len().min(4)], &back[1..back.len().min(6)]);
+    format!("{front}{}{back}", &front[..1])
+}
+
 /// The beginning of one word and the end of another.
 fn joined(draw: &mut Draw) -> String {
     let mut piece = |front: bool| {
@@ -53,6 +60,16 @@ mod tests {
         let known: Vec<&String> =
             list("cold_start_words").iter().filter(|w| names.contains(w.as_str())).collect();
         assert!(known.is_empty(), "{known:?}");
+    }
+
+    #[test]
+    fn a_recurring_word_begins_twice() {
+        let mut draw = Draw::keyed(Purpose::Drill, 1, 0, 0);
+        for _ in 0..1000 {
+            let word = recurring(&mut draw);
+            assert!((3..=10).contains(&word.len()), "{word}");
+            assert!(word[1..].contains(&word[..1]), "{word}");
+        }
     }
 
     #[test]
