@@ -16,9 +16,9 @@ const SHORT: [&str; 10] = [
     "--set",
     "learner.batch=8",
     "--set",
-    "sampling.max_tokens=24",
+    "sampling.max_tokens=32",
     "--set",
-    "sampling.temperature=2",
+    "sampling.temperature=1.5",
     "--rows",
     "8",
 ];

@@ -66,6 +66,21 @@ fn processes_make_the_weights_of_one() {
     let keys = short_keys(&KEYS);
     let expected = in_one_process(home.path(), &keys);
     let cluster = Cluster::start(home.path(), &keys, 2);
+    // What is published is the adapter: two matrices of rank 4 for each projection, in f32, and little beside.
+    let config = ModelConfig::from_dir(&root().join("assets/policy")).unwrap();
+    let (hidden, inner, width) = (config.hidden_size, config.intermediate_size, config.head_dim);
+    let queries = config.num_attention_heads * width;
+    let key_heads = config.num_key_value_heads * width;
+    let sides = 2 * (hidden + queries) + 2 * (hidden + key_heads) + 3 * (hidden + inner);
+    let parameters = 4 * sides * config.num_hidden_layers;
+    cluster.until("a version of the adapter", |status| {
+        let versions = status["weights"].as_array().unwrap();
+        for version in versions {
+            let bytes = version["bytes"].as_u64().unwrap() as usize;
+            assert!((4 * parameters..5 * parameters).contains(&bytes), "{parameters}: {version}");
+        }
+        versions.iter().any(|version| version["version"] == 1)
+    });
     assert_eq!(cluster.finish(), expected);
 }
 

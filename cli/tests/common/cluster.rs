@@ -173,8 +173,8 @@ pub fn short_keys(more: &[&str]) -> Vec<String> {
         "run.steps=4",
         "learner.batch=4",
         "evaluation.enabled=false",
-        "sampling.max_tokens=24",
-        "sampling.temperature=2",
+        "sampling.max_tokens=32",
+        "sampling.temperature=1.5",
     ];
     keys.iter().chain(more).flat_map(|key| ["--set".to_owned(), (*key).to_owned()]).collect()
 }
