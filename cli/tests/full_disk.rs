@@ -8,10 +8,10 @@ mod common;
 use common::{digest, octet, root, short, train};
 use std::process::Command;
 
-/// Runs in a mount namespace of its own, where `$HOME_DIR` is a file system of 60 MB: room for one
+/// Runs in a mount namespace of its own, where `$HOME_DIR` is a file system of 110 MB: room for one
 /// checkpoint of the bundled policy with its optimiser, not for two.
 const SCRIPT: &str = r#"
-mount -t tmpfs -o size=60m octet-test "$HOME_DIR" || exit 77
+mount -t tmpfs -o size=110m octet-test "$HOME_DIR" || exit 77
 "$OCTET" "$@" 2>"$HOME_DIR.error"
 echo "exit=$?"
 ls "$HOME_DIR/run/checkpoints"
