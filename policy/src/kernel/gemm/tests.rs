@@ -79,7 +79,7 @@ fn a_grid_covers_everything_and_reads_little() {
     // Few rows, and much to lay out: once.
     assert_eq!(of((128, 4096, 1024), rows, 2), Grid { rows: 1, columns: 8 });
     // Too few columns for everybody.
-    assert_eq!(of((4096, 64, 1024), rows, 4), Grid { rows: 8, columns: 2 });
+    assert_eq!(of((4096, 64, 1024), rows, 4), Grid { rows: 16, columns: 1 });
     // Both sides are copied: about square.
     assert_eq!(of((1024, 1024, 4096), turned, 2), Grid { rows: 2, columns: 2 });
     for (all, parts, unit) in [(100, 7, 1), (100, 7, 16), (5, 9, 16), (1, 1, 1)] {
