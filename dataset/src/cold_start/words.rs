@@ -20,7 +20,10 @@ pub(super) fn known(list: &str, draw: &mut Draw) -> String {
 
 /// A word in which a beginning comes again, as in "landlord": whoever copies it has to know how far it is.
 pub(super) fn recurring(draw: &mut Draw) -> String {
-    let [front, back] = [(); 2].map(|()| listed(*draw.pick(&LISTS), draw));
+    let [front, back] = [(); 2].map(|()| {
+        let list = *draw.pick(&LISTS);
+        listed(list, draw)
+    });
     let (front, back) = (&front[..front.len().min(4)], &back[1..back.len().min(6)]);
     format!("{front}{}{back}", &front[..1])
 }
