@@ -31,15 +31,25 @@ fn drills_are_repeatable_in_any_order() {
     for index in [2999, 17, 0, 512] {
         assert_eq!(drill(&spec, index), forwards[index as usize]);
     }
+    assert_eq!(
+        digest(&forwards),
+        "0e7ed734b496fbd932048cacfd32bdf84cd3d0163368757c77c5db211689de39"
+    );
+    // What recipes with natural cues and namesakes learn, as the bundled policy's do.
+    let named = ColdStartSpec { natural: 0.5, namesakes: 0.3, ..spec };
+    assert_eq!(
+        digest(&corpus(&named)),
+        "b222f813533c500a4a57c361247f64d2595a6d0c63648901b0e1289d53bba932"
+    );
+}
+
+fn digest(drills: &[Drill]) -> String {
     let mut bytes = String::new();
-    for drill in &forwards {
+    for drill in drills {
         bytes.push_str(&format!("{:?}\n{}\n{}\n", drill.kind, request(drill), drill.answer));
         drill.tools.iter().for_each(|tool| bytes.push_str(&tool.to_string()));
     }
-    assert_eq!(
-        blake3::hash(bytes.as_bytes()).to_hex().as_str(),
-        "0e7ed734b496fbd932048cacfd32bdf84cd3d0163368757c77c5db211689de39"
-    );
+    blake3::hash(bytes.as_bytes()).to_hex().to_string()
 }
 
 #[test]
@@ -50,7 +60,9 @@ fn nothing_held_out_is_used() {
         held_out.tools.iter().flat_map(|tool| &tool.params).map(|p| p.name.as_str()).collect();
     let trained: HashSet<&str> =
         Catalogue::training().tools.iter().map(|tool| tool.name.as_str()).collect();
-    for drill in corpus(&ColdStartSpec::default()) {
+    let usual = ColdStartSpec::default();
+    let named = ColdStartSpec { natural: 0.5, namesakes: 1.0, made_up: 0.5, ..usual.clone() };
+    for drill in [usual, named].iter().flat_map(corpus) {
         let from_catalogue = matches!(drill.kind, DrillKind::Catalogue(_));
         for tool in &drill.tools {
             let function = &tool["function"];

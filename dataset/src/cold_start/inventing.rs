@@ -108,9 +108,10 @@ impl Words {
     fn fresh(&mut self, list: &str, draw: &mut Draw) -> String {
         loop {
             let word = if draw.fraction(self.shares.made_up) {
-                match self.shares.namesakes > 0.0 && draw.chance(RECURRING) {
-                    true => recurring(draw),
-                    false => pseudo_word(draw),
+                if self.shares.namesakes > 0.0 && draw.chance(RECURRING) {
+                    recurring(draw)
+                } else {
+                    pseudo_word(draw)
                 }
             } else if list == "choice_words" {
                 listed(list, draw)
@@ -247,24 +248,24 @@ fn parameters(
     }
     let mut params: Vec<ParameterPlan> = Vec::with_capacity(count);
     for (index, &kind) in kinds.iter().enumerate() {
-        let is_namesake = index == 0 && namesake.is_some();
-        let name = loop {
-            if let Some(thing) = namesake.filter(|_| index == 0) {
-                break thing.clone();
-            }
-            let said: Vec<&str> = std::iter::once(tool)
-                .chain(params.iter().map(|param| param.name.as_str()))
-                .flat_map(|name| name.split('_'))
-                .collect();
-            let name = parameter_name(kind, &said, words.shares.made_up, draw);
-            let taken = params.iter().any(|param| param.name == name);
-            if !taken && !HELD_OUT_PARAMETERS.contains(name.as_str()) {
-                break name;
-            }
+        let thing = namesake.filter(|_| index == 0);
+        let name = match thing {
+            Some(thing) => thing.clone(),
+            None => loop {
+                let said: Vec<&str> = std::iter::once(tool)
+                    .chain(params.iter().map(|param| param.name.as_str()))
+                    .flat_map(|name| name.split('_'))
+                    .collect();
+                let name = parameter_name(kind, &said, words.shares.made_up, draw);
+                let taken = params.iter().any(|param| param.name == name);
+                if !taken && !HELD_OUT_PARAMETERS.contains(name.as_str()) {
+                    break name;
+                }
+            },
         };
         let alone = kinds.iter().filter(|other| other.class() == kind.class()).count() == 1;
         let mut param = parameter(name, kind, alone, words, draw);
-        if is_namesake {
+        if thing.is_some() {
             param.optional = false;
             // "call the plumber Ann Lee": the value stands right behind what it is.
             if alone && draw.chance(50) {

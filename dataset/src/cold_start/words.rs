@@ -18,7 +18,7 @@ pub(super) fn known(list: &str, draw: &mut Draw) -> String {
     if draw.chance(50) { listed(list, draw) } else { listed("cold_start_words", draw) }
 }
 
-/// A word in which a beginning comes again, as in "landlord": whoever copies it has to know how far it is.
+/// A word in which a beginning comes again, as in "cucumber": whoever copies it has to know how far it is.
 pub(super) fn recurring(draw: &mut Draw) -> String {
     let [front, back] = [(); 2].map(|()| {
         let list = *draw.pick(&LISTS);
@@ -65,11 +65,14 @@ mod tests {
         assert!(known.is_empty(), "{known:?}");
     }
 
+    fn thousand(word: fn(&mut Draw) -> String) -> Vec<String> {
+        let mut draw = Draw::keyed(Purpose::Drill, 1, 0, 0);
+        (0..1000).map(|_| word(&mut draw)).collect()
+    }
+
     #[test]
     fn a_recurring_word_begins_twice() {
-        let mut draw = Draw::keyed(Purpose::Drill, 1, 0, 0);
-        for _ in 0..1000 {
-            let word = recurring(&mut draw);
+        for word in thousand(recurring) {
             assert!((3..=10).contains(&word.len()), "{word}");
             assert!(word[1..].contains(&word[..1]), "{word}");
         }
@@ -77,9 +80,7 @@ mod tests {
 
     #[test]
     fn joined_words_are_lower_case_and_of_ordinary_length() {
-        let mut draw = Draw::keyed(Purpose::Drill, 1, 0, 0);
-        for _ in 0..1000 {
-            let word = joined(&mut draw);
+        for word in thousand(joined) {
             assert!((4..=12).contains(&word.len()), "{word}");
             assert!(word.bytes().all(|b| b.is_ascii_lowercase()), "{word}");
         }
