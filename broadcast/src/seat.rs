@@ -1,8 +1,10 @@
 //! Drives a player on a transport.
 //!
-//! Invariant: each call into the transport is known to the guard, if there is one, with the time at which it
-//! is to be given up; what the guard had to abort has failed, whatever the call says of itself.
+//! Invariants: each call into the transport is known to the guard, if there is one, with the time at which it
+//! is to be given up; what the guard had to abort has failed, whatever the call says of itself. What the player
+//! decided is known before the transport is asked to do it, since an abort may take as long as other members like.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::guard::Guard;
@@ -18,6 +20,8 @@ pub struct Seat<T> {
     guard: Option<Guard>,
     /// Whether something was begun whose end is not known.
     begun: bool,
+    /// What the player decided and the transport was not asked to do yet.
+    next: VecDeque<Action>,
     last_fault: Option<Fault>,
 }
 
@@ -25,7 +29,14 @@ impl<T: Transport> Seat<T> {
     /// A member that takes part in nothing so far.
     pub fn new(transport: T) -> Self {
         let player = Player::default();
-        Self { player, transport, guard: None, begun: false, last_fault: None }
+        Self {
+            player,
+            transport,
+            guard: None,
+            begun: false,
+            next: VecDeque::new(),
+            last_fault: None,
+        }
     }
 
     /// The same, watched.
@@ -68,14 +79,25 @@ impl<T: Transport> Seat<T> {
         self.player.holds(version);
     }
 
-    /// Takes orders.
+    /// Takes orders and does what follows.
     pub fn order(&mut self, now: Duration, orders: &Orders) {
-        let actions = self.player.order(now, orders);
-        self.act(actions);
+        self.heed(now, orders);
+        while self.act() {}
     }
 
     /// Asks after what is under way, and gives it up when its time has come. Call it often.
     pub fn poll(&mut self, now: Duration) {
+        self.ask(now);
+        while self.act() {}
+    }
+
+    /// Takes orders; what follows is done by [`Seat::act`].
+    pub(crate) fn heed(&mut self, now: Duration, orders: &Orders) {
+        self.next.extend(self.player.order(now, orders));
+    }
+
+    /// Asks after what is under way; what follows is done by [`Seat::act`].
+    pub(crate) fn ask(&mut self, now: Duration) {
         let idle = !self.begun && self.player.state().seated.is_none();
         if !idle {
             match self.call("poll", T::poll) {
@@ -85,44 +107,44 @@ impl<T: Transport> Seat<T> {
                 Err(fault) => self.failed(fault),
             }
         }
-        let actions = self.player.tick(now);
-        self.act(actions);
+        self.next.extend(self.player.tick(now));
     }
 
-    fn act(&mut self, actions: Vec<Action>) {
-        for action in actions {
-            let begun = match action {
-                Action::Abort => {
-                    self.begun = false;
-                    let aborted = self.call("abort", |transport| {
-                        transport.abort();
-                        Ok(())
-                    });
-                    if let Err(fault) = aborted {
-                        self.last_fault = Some(fault);
-                    }
-                    continue;
+    /// Does one thing that was decided; whether there was one.
+    pub(crate) fn act(&mut self) -> bool {
+        let Some(action) = self.next.pop_front() else { return false };
+        let begun = match action {
+            Action::Abort => {
+                self.begun = false;
+                let aborted = self.call("abort", |transport| {
+                    transport.abort();
+                    Ok(())
+                });
+                if let Err(fault) = aborted {
+                    self.last_fault = Some(fault);
                 }
-                Action::Name => match self.call("draw an identifier", T::unique_id) {
-                    Ok(id) => {
-                        self.ended(Outcome::Named(id));
-                        continue;
-                    }
-                    Err(fault) => Err(fault),
-                },
-                Action::Form(place) => self.call("form", |transport| transport.form(&place)),
-                Action::Broadcast(version) => {
-                    self.call("broadcast", |transport| transport.broadcast(version))
-                }
-            };
-            match begun {
-                Ok(()) => {
-                    self.begun = true;
-                    self.player.begun();
-                }
-                Err(fault) => self.failed(fault),
+                return true;
             }
+            Action::Name => match self.call("draw an identifier", T::unique_id) {
+                Ok(id) => {
+                    self.ended(Outcome::Named(id));
+                    return true;
+                }
+                Err(fault) => Err(fault),
+            },
+            Action::Form(place) => self.call("form", |transport| transport.form(&place)),
+            Action::Broadcast(version) => {
+                self.call("broadcast", |transport| transport.broadcast(version))
+            }
+        };
+        match begun {
+            Ok(()) => {
+                self.begun = true;
+                self.player.begun();
+            }
+            Err(fault) => self.failed(fault),
         }
+        true
     }
 
     fn call<R>(
@@ -141,8 +163,7 @@ impl<T: Transport> Seat<T> {
 
     fn ended(&mut self, outcome: Outcome) {
         self.begun = false;
-        let actions = self.player.outcome(outcome);
-        self.act(actions);
+        self.next.extend(self.player.outcome(outcome));
     }
 
     fn failed(&mut self, fault: Fault) {

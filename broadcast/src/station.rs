@@ -1,6 +1,6 @@
 //! A seat on a thread of its own, which a library may hold up for as long as it likes.
 //!
-//! Invariants: telling it something and hearing from it never wait; of what it is told only the newest
+//! Invariants: telling it something and hearing from it never wait; what it decided is said before it is done; of what it is told only the newest
 //! counts, since orders are states; it ends by itself once it is dropped and the library lets it; a call
 //! that does not return is aborted by a guard, and said to be lost if that does not help. What time it is
 //! comes from a clock that is handed in.
@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::guard::{Clock, Guard, Patience};
 use crate::seat::Seat;
 use crate::store::{Factory, Store};
-use crate::transport::Fault;
+use crate::transport::{Fault, Transport};
 use crate::words::{Order, Orders, State};
 
 /// How often the transport is asked while something is under way.
@@ -141,22 +141,37 @@ fn drive(
             break;
         }
         if let Some((at, orders)) = slip.orders {
-            seat.order(at, &orders);
+            seat.heed(at, &orders);
+            follow(&mut seat, &mut said, &say);
         }
-        seat.poll((desk.clock)());
+        seat.ask((desk.clock)());
+        follow(&mut seat, &mut said, &say);
         if seat.is_lost() {
             // That was said; what the library did meanwhile is not worth anything.
             return;
         }
+    }
+    seat.order((desk.clock)(), &Orders { order: Order::Stand, within: IDLE, catch_up: None });
+}
+
+/// Does what the seat decided, and says first what it is then.
+fn follow<T: Transport>(
+    seat: &mut Seat<T>,
+    said: &mut Report,
+    say: &impl Fn(Result<Report, Fault>),
+) {
+    loop {
         let now = Report {
             state: seat.state(),
             doing: seat.doing().zip(seat.deadline()),
             fault: seat.last_fault().map(ToString::to_string),
         };
-        if now != said {
-            said = now;
-            say(Ok(said.clone()));
+        if now != *said && !seat.is_lost() {
+            said.clone_from(&now);
+            say(Ok(now));
+        }
+        if !seat.act() {
+            return;
         }
     }
-    seat.order((desk.clock)(), &Orders { order: Order::Stand, within: IDLE, catch_up: None });
 }

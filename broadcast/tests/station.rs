@@ -22,6 +22,8 @@ struct Wire {
     hangs: Arc<AtomicBool>,
     /// Inside of the `poll` after it.
     hangs_behind: Arc<AtomicBool>,
+    /// A broadcast does not end, and its abort does not return.
+    waits_for_others: Arc<AtomicBool>,
     /// Whether an abort from another thread ends that.
     obeys: bool,
     asked: Arc<Mutex<Vec<&'static str>>>,
@@ -32,9 +34,15 @@ struct Wire {
 impl Wire {
     fn new(obeys: bool) -> (Self, Receiver<()>) {
         let (sender, inside) = sync_channel(1);
-        let (hangs, hangs_behind) = (Arc::default(), Arc::default());
-        let wire =
-            Self { hangs, hangs_behind, obeys, asked: Arc::default(), sender, broadcasts: false };
+        let wire = Self {
+            hangs: Arc::default(),
+            hangs_behind: Arc::default(),
+            waits_for_others: Arc::default(),
+            obeys,
+            asked: Arc::default(),
+            sender,
+            broadcasts: false,
+        };
         (wire, inside)
     }
 
@@ -77,12 +85,18 @@ impl Transport for Wire {
         if self.broadcasts && self.hangs_behind.load(Ordering::SeqCst) {
             self.hang(&self.hangs_behind);
         }
+        if self.broadcasts && self.waits_for_others.load(Ordering::SeqCst) {
+            return Ok(Progress::Busy);
+        }
         // Also of what was aborted: its kernels have ended, after all.
         Ok(Progress::Idle)
     }
 
     fn abort(&mut self) {
         self.note("abort");
+        if self.broadcasts && self.waits_for_others.load(Ordering::SeqCst) {
+            self.hang(&self.waits_for_others);
+        }
         self.broadcasts = false;
     }
 
@@ -165,7 +179,10 @@ fn a_library_that_does_not_return_holds_up_nobody_and_is_left_when_it_does() {
     for epoch in 2..1_000 {
         station.tell(orders(Order::Sit(place(epoch)), PATIENCE));
     }
-    assert!(heard.try_recv().is_err(), "it says nothing: not that it has begun, and no lie");
+    let said = heard.try_recv().unwrap().unwrap();
+    assert!(said.doing.unwrap().0.contains("version 7"), "what it is in");
+    assert_ne!(said.state.begun, Some((Epoch(1), Some(7))), "no lie");
+    assert!(heard.try_recv().is_err(), "it says nothing more");
     wire.hangs.store(false, Ordering::SeqCst);
     until(&heard, |report| report.state.seated == Some(Epoch(999)));
     assert_eq!(wire.asked(), ["form", "broadcast", "abort", "form"]);
@@ -232,4 +249,19 @@ fn without_a_transport_there_is_no_member() {
         "open: there is none"
     );
     assert!(heard.recv_timeout(PATIENCE).is_err(), "that is the end of it");
+}
+
+#[test]
+fn what_has_failed_is_said_before_an_abort_that_waits_for_others() {
+    let (wire, inside) = Wire::new(false);
+    wire.waits_for_others.store(true, Ordering::SeqCst);
+    let (station, heard) = start(&wire, Patience::default());
+    sit(&station, &heard, 1);
+    station.tell(orders(Order::Send(place(1), 7), SOON));
+    inside.recv_timeout(PATIENCE).unwrap();
+    until(&heard, |report| report.state.failed == Some(Epoch(1)));
+    assert_eq!(wire.asked(), ["form", "broadcast", "abort"], "it is still inside");
+    // Once the others let it go it takes part again.
+    wire.waits_for_others.store(false, Ordering::SeqCst);
+    sit(&station, &heard, 2);
 }
