@@ -5,6 +5,7 @@
 
 mod adapter;
 mod block;
+mod context;
 mod gradients;
 mod learn;
 mod params;

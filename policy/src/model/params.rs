@@ -3,6 +3,7 @@
 //! Invariant: parameter `i` is `specs()[i]`, in weights, gradients and optimiser state: of a model those of its
 //! configuration.
 
+use super::context::Context;
 use crate::config::{ModelConfig, TensorSpec};
 use crate::ops::access::{is_fused, read};
 use candle_core::{DType, Device, Result, Tensor};
@@ -12,6 +13,7 @@ use std::borrow::Cow;
 /// All weights of a model, or of an adapter. Clones share the tensors.
 #[derive(Clone, Debug)]
 pub struct Params {
+    _context: Context,
     specs: Vec<TensorSpec>,
     tensors: Vec<Tensor>,
 }
@@ -20,6 +22,10 @@ impl Params {
     /// Takes tensors in the order of [`ModelConfig::tensor_specs`].
     pub fn new(config: &ModelConfig, tensors: Vec<Tensor>) -> Result<Self> {
         Self::of(config.tensor_specs(), tensors)
+    }
+
+    fn made(specs: Vec<TensorSpec>, tensors: Vec<Tensor>) -> Self {
+        Self { _context: Context::of(&tensors), specs, tensors }
     }
 
     /// Takes tensors in the order of `specs`.
@@ -37,7 +43,7 @@ impl Params {
                 );
             }
         }
-        Ok(Self { specs, tensors })
+        Ok(Self::made(specs, tensors))
     }
 
     /// From plain floats, one vector a tensor.
@@ -72,7 +78,7 @@ impl Params {
     /// Gradients of these weights that are nothing yet: a tensor takes memory when the first is added to it.
     pub fn nothing_like(&self) -> Result<Self> {
         let tensors = self.tensors.iter().map(crate::ops::access::nothing_like);
-        Ok(Self { specs: self.specs.clone(), tensors: tensors.collect::<Result<_>>()? })
+        Ok(Self::made(self.specs.clone(), tensors.collect::<Result<_>>()?))
     }
 
     /// Makes zeros of what is nothing yet.
@@ -88,19 +94,19 @@ impl Params {
     /// Zeros of the same shapes and types: fresh gradients, or moments.
     pub fn zeros_like(&self) -> Result<Self> {
         let tensors = self.tensors.iter().map(Tensor::zeros_like).collect::<Result<_>>()?;
-        Ok(Self { specs: self.specs.clone(), tensors })
+        Ok(Self::made(self.specs.clone(), tensors))
     }
 
     /// A copy that shares nothing.
     pub fn deep_clone(&self) -> Result<Self> {
         let tensors = self.tensors.iter().map(Tensor::copy).collect::<Result<_>>()?;
-        Ok(Self { specs: self.specs.clone(), tensors })
+        Ok(Self::made(self.specs.clone(), tensors))
     }
 
     /// The same weights as another type or on another device. Shares the tensors that are so already.
     pub fn to(&self, dtype: DType, device: &Device) -> Result<Self> {
         let tensors = self.tensors.iter().map(|t| t.to_dtype(dtype)?.to_device(device));
-        Ok(Self { specs: self.specs.clone(), tensors: tensors.collect::<Result<_>>()? })
+        Ok(Self::made(self.specs.clone(), tensors.collect::<Result<_>>()?))
     }
 
     /// Names and shapes.
