@@ -11,6 +11,12 @@ pub fn threads() -> usize {
     rayon::current_num_threads()
 }
 
+/// Runs `work` on a thread of the pool. From there, handing tasks to the pool wakes nobody up to wait for them; from
+/// outside, each product costs two changes of threads, which is as long as a small product takes.
+pub fn inside<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    if threads() == 1 { work() } else { rayon::scope(|_| work()) }
+}
+
 /// Runs `task(0) … task(count - 1)`, in any order and on any thread.
 pub fn for_each(count: usize, task: impl Fn(usize) + Sync + Send) {
     if count <= 1 || threads() == 1 {

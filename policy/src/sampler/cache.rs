@@ -7,9 +7,13 @@ use crate::layout::GroupRows;
 use crate::model::Attend;
 use crate::ops::{self, HeadCache, access};
 use candle_core::{Result, Tensor};
+use rayon::prelude::*;
 
 /// Positions that a fresh suffix has room for.
 const ROOM: usize = 32;
+
+/// Rows whose keys and values are worth handing to another thread.
+const ROWS_TO_PUT: usize = 16;
 
 /// Keys and values of one sequence part, layer by layer.
 #[derive(Debug)]
@@ -121,13 +125,16 @@ impl Attend for Decode<'_> {
         let heads = self.heads;
         access::read([k, v], |[k, v]| {
             let suffixes = self.groups.iter_mut().flat_map(|(_, _, suffixes)| suffixes);
-            for (row, suffix) in suffixes.enumerate() {
+            let suffixes: Vec<&mut &mut Suffix> = suffixes.collect();
+            // A key goes into as many lines of memory as it has floats, so this waits more than it works.
+            let each = suffixes.into_par_iter().enumerate().with_min_len(ROWS_TO_PUT);
+            each.for_each(|(row, suffix)| {
                 for head in 0..heads.keys {
                     let at = (row * heads.keys + head) * heads.dim;
                     let (key, value) = (&k[at..][..heads.dim], &v[at..][..heads.dim]);
                     suffix.put(layer * heads.keys + head, key, value);
                 }
-            }
+            });
         })?;
         let mut jobs = Vec::with_capacity(self.groups.len() * heads.keys);
         let mut first = 0;

@@ -12,6 +12,7 @@ pub use manner::{Guide, Manner, TokenNote};
 pub use random::SampleRandom;
 
 use crate::kernel::head::{RowDistribution, Shaping};
+use crate::kernel::parallel;
 use crate::layout::PackedGroups;
 use crate::model::Model;
 use crate::ops::access;
@@ -200,6 +201,17 @@ impl Sampler {
     /// A prompt that is empty, too long for the context, or holds an unknown token; that request is
     /// dropped, the others go on.
     pub fn step(&mut self) -> Result<Vec<Completion>> {
+        let models = self.slots.iter().map(|s| &s.model);
+        let mut models = models.chain(self.waiting.iter().map(|(r, _)| &r.model));
+        // A device's context belongs to the calling thread.
+        if models.all(|model| model.is_fused()) {
+            parallel::inside(|| self.step_here())
+        } else {
+            self.step_here()
+        }
+    }
+
+    fn step_here(&mut self) -> Result<Vec<Completion>> {
         let mut ended = Vec::new();
         while let Some((next, _)) = self.waiting.front() {
             let version = next.model.clone();
