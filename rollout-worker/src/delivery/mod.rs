@@ -98,13 +98,18 @@ impl Running {
                     let delay = self.attempts.next_delay();
                     let (learner, groups) = (self.parts.learner.address(), self.outbox.len());
                     let error = &describe(&broken);
-                    tracing::warn!(
-                        learner,
-                        groups,
-                        error,
-                        ?delay,
-                        "delivery interrupted; all without a receipt are sent again"
-                    );
+                    // A stream with nothing on it ends when the learner does, and nothing is lost.
+                    if groups == 0 {
+                        tracing::debug!(learner, error, "the stream ended with nothing on it");
+                    } else {
+                        tracing::warn!(
+                            learner,
+                            groups,
+                            error,
+                            ?delay,
+                            "delivery interrupted; all without a receipt are sent again"
+                        );
+                    }
                     sleep(delay).await;
                 }
                 None => return Ok(()),
