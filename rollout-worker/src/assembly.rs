@@ -134,9 +134,9 @@ impl Assembly {
         Ok(())
     }
 
-    /// Whether all completions were sampled.
-    pub fn is_sampled(&self) -> bool {
-        self.sampled.len() + self.scored.len() == self.expected
+    /// How many completions were not sampled yet.
+    pub fn unsampled(&self) -> usize {
+        self.expected - self.sampled.len() - self.scored.len()
     }
 
     /// How many rewards are missing.

@@ -167,13 +167,13 @@ impl Worker {
         let waits = handle.waits.clone();
         let completions = config.completions_under_way();
         let groups = 2 * config.capacity.get() as usize;
-        // Each completion is an event twice, as sampled and as scored; the rest is once a group.
+        // Each completion is an event twice, as sampled and as scored, and a note once; the rest is once a group.
         let (events, inbox) = mailbox("groups", 2 * completions + 4 * groups + 64);
         let (to_engine, engine_inbox) = mailbox("engine", 4 * groups + 16);
         let (to_scoring, scoring_inbox) = mailbox("scoring", completions + groups + 64);
         let (to_delivery, delivery_inbox) = mailbox("delivery", groups + 16);
         let (to_librarian, librarian_inbox) = mailbox("weights", 4 * groups + 64);
-        let (to_leases, notes) = mailbox("leases", 4 * groups + 64);
+        let (to_leases, notes) = mailbox("leases", completions + 4 * groups + 64);
         for gauge in [
             events.gauge(),
             to_engine.gauge(),

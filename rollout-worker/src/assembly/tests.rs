@@ -117,7 +117,7 @@ fn what_does_not_belong_is_refused_by_name() {
     let Stage::Open(once) = assembly.scored(0, reward(0)).unwrap() else {
         panic!("sample 1 is missing");
     };
-    assert_eq!((once.missing(), once.is_sampled()), (1, false));
+    assert_eq!((once.missing(), once.unsampled()), (1, 1));
     let twice = once.scored(0, reward(0)).unwrap_err();
     assert_eq!(twice, AssemblyError::UnaskedReward { group, sample: 0 });
 }

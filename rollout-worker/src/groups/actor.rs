@@ -135,8 +135,13 @@ impl Running {
             if job.serves(&granted) {
                 // Leased anew after a lapse: what is under way is what is asked for.
                 job.granted.key = granted.key;
-                if matches!(job.stage, Stage::Scoring(..) | Stage::Delivering { .. }) {
-                    self.tell(Note::Sampled(granted.key)).await?;
+                let left = match &job.stage {
+                    Stage::Waiting { .. } => None,
+                    Stage::Sampling(assembly) => Some(assembly.unsampled()),
+                    Stage::Scoring(..) | Stage::Delivering { .. } => Some(0),
+                };
+                if let Some(left) = left {
+                    self.tell(Note::Sampled(granted.key, left)).await?;
                 }
                 return Ok(());
             }
@@ -203,13 +208,13 @@ impl Running {
             example_json: Arc::clone(&job.granted.example_json),
         };
         assembly.sampled(completion)?;
-        let whole = assembly.is_sampled();
+        let left = assembly.unsampled();
         let revision = Arc::clone(&job.granted.revision);
         let key = job.granted.key;
         self.parts.scoring.send(scoring::Command::Score(revision, question), PATIENCE).await?;
-        if whole {
+        self.tell(Note::Sampled(key, left)).await?;
+        if left == 0 {
             self.parts.handle.counters.group_sampled();
-            self.tell(Note::Sampled(key)).await?;
             self.all_sampled(group);
         }
         Ok(())

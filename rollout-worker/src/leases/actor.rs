@@ -181,7 +181,8 @@ impl Running {
             let patience = (session.heartbeat * 4).max(Duration::from_secs(1));
             self.calls.heartbeat(self.heartbeat(id), patience);
         }
-        let want = self.table.want(self.parts.config.capacity.get());
+        let want =
+            self.table.want(self.parts.config.capacity.get(), self.parts.config.completions());
         let may_ask = session.settled && !draining && want > 0 && self.asking.is_none();
         if may_ask && now >= self.retry_at {
             let poll = self.parts.config.limits.poll;
@@ -199,7 +200,7 @@ impl Running {
 
     fn on_note(&mut self, note: Note) {
         match note {
-            Note::Sampled(key) => self.table.sampled(key),
+            Note::Sampled(key, left) => self.table.sampled(key, left),
             Note::Finished(key) => {
                 self.table.remove(key);
             }
@@ -289,7 +290,7 @@ impl Running {
                 self.giving_back.push(LeaseRef { group, epoch });
                 continue;
             }
-            self.table.grant(granted.key);
+            self.table.grant(granted.key, self.parts.config.completions());
             let event = Event::Granted(Box::new(granted));
             self.parts.told.groups.send(event, PATIENCE).await?;
         }

@@ -16,8 +16,8 @@ use crate::groups::LeaseKey;
 /// What the hub tells about its groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Note {
-    /// All completions are sampled: there is room for another group.
-    Sampled(LeaseKey),
+    /// So many completions of the group are left to sample; the others' places are free.
+    Sampled(LeaseKey, usize),
     /// The learner has the group.
     Finished(LeaseKey),
     /// The group is given up: the lease goes back.

@@ -18,18 +18,20 @@ pub(super) struct Table {
 #[derive(Clone, Copy, Debug)]
 struct Held {
     epoch: LeaseEpoch,
-    sampled: bool,
+    /// Completions that are not sampled yet.
+    left: usize,
 }
 
 impl Table {
-    /// Takes a lease in; a newer one of the same group replaces the older one.
-    pub(super) fn grant(&mut self, key: LeaseKey) {
-        self.held.insert(key.group, Held { epoch: key.epoch, sampled: false });
+    /// Takes a lease of so many completions in; a newer one of the same group replaces the older one.
+    pub(super) fn grant(&mut self, key: LeaseKey, completions: usize) {
+        self.held.insert(key.group, Held { epoch: key.epoch, left: completions });
     }
 
-    pub(super) fn sampled(&mut self, key: LeaseKey) {
+    /// So many completions of a group are left to sample.
+    pub(super) fn sampled(&mut self, key: LeaseKey, left: usize) {
         if let Some(held) = self.held.get_mut(&key.group).filter(|held| held.epoch == key.epoch) {
-            held.sampled = true;
+            held.left = left;
         }
     }
 
@@ -39,12 +41,12 @@ impl Table {
         held && self.held.remove(&key.group).is_some()
     }
 
-    /// How many more groups can be taken: `capacity` being sampled, and as many again being scored
-    /// and delivered, which is what the coordinator allows.
-    pub(super) fn want(&self, capacity: u32) -> u32 {
+    /// How many more groups can be taken: the completions of `capacity` being sampled, whichever groups they are of,
+    /// and as many groups again being scored and delivered, which is what the coordinator allows.
+    pub(super) fn want(&self, capacity: u32, completions: usize) -> u32 {
         let capacity = capacity as usize;
-        let sampling = self.held.values().filter(|held| !held.sampled).count();
-        let room = capacity.saturating_sub(sampling);
+        let sampling: usize = self.held.values().map(|held| held.left).sum();
+        let room = (capacity * completions).saturating_sub(sampling) / completions.max(1);
         let total = (2 * capacity).saturating_sub(self.held.len());
         u32::try_from(room.min(total)).unwrap_or(u32::MAX)
     }
