@@ -11,6 +11,7 @@ use candle_core::{DType, Device};
 use octet_dataset::{Example, load};
 use octet_learner::plan::{Available, MemoryPlan, Place, Workload, available_memory, available_on};
 use octet_policy::config::{Dtype, ModelConfig};
+use octet_policy::model::Keep;
 use octet_proto::StepIndex;
 use octet_reward_service::{RewardFunction, open, trivial};
 use std::num::NonZeroU64;
@@ -189,7 +190,15 @@ pub fn plan(recipe: &Recipe) -> Result<String> {
     let plan = MemoryPlan::choose(&config, &workload, Available::default())?;
     let verdict = match MemoryPlan::choose(&config, &workload, available) {
         Ok(fits) => format!("{fits}\nfits into this machine's free memory"),
-        Err(error) => format!("{plan}\ndoes not fit this machine: {error}"),
+        Err(error) => {
+            let least = MemoryPlan::new(&config, &workload, Keep::LayerInputs);
+            let peaks: Vec<String> =
+                least.peaks().map(|(place, peak)| format!("{peak} {}", place.name())).collect();
+            let peaks = peaks.join(", ");
+            format!(
+                "{plan}\nwith activations computed again: {peaks}\ndoes not fit this machine: {error}"
+            )
+        }
     };
     Ok(format!(
         "{}\n{rows} rows, {steps} steps of {} prompts × {} completions\n\n{verdict}",
