@@ -1,6 +1,6 @@
 //! Watches the calls that a thread makes into a library, and aborts one that does not return.
 //!
-//! A library may hold a call up although it promised not to: NCCL does when another member does not take
+//! A library may hold a call up although it promised not to: NCCL's may when another member does not take
 //! part. The thread that is inside cannot look at its own deadline then, so another one does, as PyTorch's
 //! watchdog of process groups.
 //!

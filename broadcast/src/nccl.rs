@@ -6,7 +6,7 @@
 //! Invariant: no call is meant to wait for another member. The communicator is non-blocking, so that forming it
 //! and enqueueing a broadcast return at once and are asked after with `ncclCommGetAsyncError`; the end of a
 //! broadcast is an event on the stream; `ncclCommAbort` ends both at any time, also from another thread, for
-//! on real hardware a call behind a broadcast that a member does not take part in was seen to wait. What does
+//! a call behind a broadcast that a member does not take part in may wait, whatever the library promises. What does
 //! take time, copying and verifying, is this member's own and begins when the collective has not begun or has
 //! ended.
 

@@ -1,9 +1,9 @@
 //! A seat on a thread of its own, which a library may hold up for as long as it likes.
 //!
-//! Invariants: telling it something and hearing from it never wait; what it decided is said before it is done; of what it is told only the newest
-//! counts, since orders are states; it ends by itself once it is dropped and the library lets it; a call
-//! that does not return is aborted by a guard, and said to be lost if that does not help. What time it is
-//! comes from a clock that is handed in.
+//! Invariants: telling it something and hearing from it never wait; what it decided is said before it is
+//! done; of what it is told only the newest counts, since orders are states; it ends by itself once it is
+//! dropped and the library lets it; a call that does not return is aborted by a guard, and said to be lost if
+//! that does not help. What time it is comes from a clock that is handed in.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

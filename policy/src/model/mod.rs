@@ -32,6 +32,7 @@ use weights::WeightIndex;
 #[derive(Clone, Debug)]
 pub struct Model {
     config: ModelConfig,
+    /// Before all other tensors, whose device's context is current once these are dropped.
     params: Params,
     index: WeightIndex,
     rope: RopeTable,
