@@ -6,7 +6,7 @@
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use octet_policy::model::Model;
-use octet_policy::ops::{Projection, linear, linear_backward};
+use octet_policy::ops::{Projection, linear, linear_backward, rows_at_once};
 use std::time::Instant;
 
 /// The products of one micro-batch.
@@ -18,9 +18,6 @@ pub struct Products {
     pub seconds: f64,
 }
 
-/// Bytes of logits that the head has at once: so many where that is all of them, else a part.
-const KEPT: usize = 96 << 20;
-const CHUNK: usize = 32 << 20;
 /// Each product is measured so often; the fastest counts, as for the machine's own speed.
 const TIMES: usize = 3;
 
@@ -44,9 +41,7 @@ pub fn measure(model: &Model, (rows, predicting): (usize, usize)) -> Result<Prod
         all.add(one(weight(&format!("model.layers.0.{name}.weight"))?, rows)?, layers);
     }
     let head = weight("lm_head.weight").or_else(|_| weight("model.embed_tokens.weight"))?;
-    let row = 4 * head.dim(0)?;
-    let together = if predicting * row <= KEPT { KEPT } else { CHUNK };
-    let chunk = (together / row).clamp(8, predicting.max(8));
+    let chunk = rows_at_once(predicting, head.dim(0)?);
     all.add(one(head, chunk)?, predicting as f64 / chunk as f64);
     Ok(all)
 }

@@ -6,10 +6,7 @@
 use super::Workload;
 use octet_policy::config::ModelConfig;
 use octet_policy::model::Keep;
-
-/// Bytes of logits that the output head keeps at most, and the fewest rows of them.
-const HEAD_KEPT: u64 = 96 << 20;
-const HEAD_ROWS: u64 = 8;
+use octet_policy::ops::most_rows_at_once;
 
 /// The factors of the formulas.
 pub(super) struct Sizes {
@@ -171,9 +168,9 @@ impl Sizes {
     /// Hidden states of predicting rows before and after the norm and their gradients, and the logits that are kept
     /// or computed together.
     pub fn head(&self) -> u64 {
-        let chunk = (HEAD_KEPT / (4 * self.vocabulary)).max(HEAD_ROWS).min(self.rows);
+        let rows = most_rows_at_once(self.rows as usize, self.vocabulary as usize) as u64;
         let logits =
-            chunk * self.vocabulary * (4 + if self.element < 4 { self.element } else { 0 });
+            rows * self.vocabulary * (4 + if self.element < 4 { self.element } else { 0 });
         // Predictions, slopes, targets and their order: about 64 bytes a token.
         logits + self.rows * (6 * self.hidden * self.element + 64)
     }

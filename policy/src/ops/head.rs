@@ -14,7 +14,26 @@ use rayon::prelude::*;
 /// Bytes of logits that exist at once where they are computed chunk by chunk, and again for the gradient.
 const CHUNK_BYTES: usize = 32 << 20;
 /// Bytes of logits that are kept for the gradient where all of them fit: one chunk, computed once.
-const KEPT_BYTES: usize = 96 << 20;
+const KEPT_BYTES: usize = 64 << 20;
+/// A chunk has as many rows at least, however large the vocabulary.
+const CHUNK_ROWS: usize = 8;
+
+/// Of so many predicting rows, those whose logits a gradient wants at once: all of them where these are kept, a chunk
+/// where they are computed again.
+pub fn rows_at_once(rows: usize, vocabulary: usize) -> usize {
+    let most = most_rows_at_once(rows, vocabulary);
+    if rows == most { rows } else { rows_of(CHUNK_BYTES, vocabulary) }
+}
+
+/// The same for any number of predicting rows up to `rows`.
+pub fn most_rows_at_once(rows: usize, vocabulary: usize) -> usize {
+    rows_of(KEPT_BYTES, vocabulary).min(rows)
+}
+
+/// Rows of so many bytes of logits.
+fn rows_of(bytes: usize, vocabulary: usize) -> usize {
+    (bytes / (4 * vocabulary)).max(CHUNK_ROWS)
+}
 
 /// The logits of all rows with what they stand for, where they were kept.
 pub struct KeptLogits(Option<(Tensor, Vec<RowDistribution>)>);
@@ -39,11 +58,6 @@ pub struct Head<'a> {
 }
 
 impl Head<'_> {
-    /// Rows of so many bytes of logits.
-    fn rows_of(&self, bytes: usize) -> Result<usize> {
-        Ok((bytes / (4 * self.projection.weight.dim(0)?)).max(8))
-    }
-
     /// Predictions of every target; `hidden` has one row for every value of `Target::row`.
     pub fn predict(&self, hidden: &Tensor) -> Result<Predictions> {
         let mut predictions = Predictions::default();
@@ -55,7 +69,8 @@ impl Head<'_> {
 
     /// As [`Head::predict`], with what [`Head::backward`] does not want to compute again.
     pub fn predict_and_keep(&self, hidden: &Tensor) -> Result<(Predictions, KeptLogits)> {
-        if !is_fused(hidden) || hidden.dim(0)? > self.rows_of(KEPT_BYTES)? {
+        let (rows, vocabulary) = (hidden.dim(0)?, self.projection.weight.dim(0)?);
+        if !is_fused(hidden) || rows_at_once(rows, vocabulary) < rows {
             return Ok((self.predict(hidden)?, KeptLogits(None)));
         }
         let mut predictions = Predictions::default();
@@ -161,7 +176,7 @@ impl Head<'_> {
         hidden: &Tensor,
         mut work: impl FnMut(&Tensor, &[Target], usize) -> Result<()>,
     ) -> Result<()> {
-        let (rows, step) = (hidden.dim(0)?, self.rows_of(CHUNK_BYTES)?);
+        let (rows, step) = (hidden.dim(0)?, rows_of(CHUNK_BYTES, self.projection.weight.dim(0)?));
         for first in (0..rows).step_by(step) {
             let chunk = hidden.narrow(0, first, step.min(rows - first))?;
             let logits = linear(&chunk, self.projection)?;

@@ -17,7 +17,7 @@ pub use attention::{
     pack_groups,
 };
 pub use composite::attend as attend_rows;
-pub use head::{Head, Predictions};
+pub use head::{Head, Predictions, most_rows_at_once, rows_at_once};
 pub use linear::{Projection, linear, linear_backward, linear_onto, pack};
 pub use lora::{LowRank, merge};
 
