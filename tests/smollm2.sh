@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A real model: SmolLM2-135M-Instruct from its GGUF file writes what llama.cpp writes from the same file, is
-# imported with a template that shows tools, and takes one step of GRPO.
+# imported with a template that shows tools, takes one step of GRPO, and goes all the way that docs/smollm2.md does.
 #
 #   tests/smollm2.sh         OCTET names another binary; OCTET_LLAMA_PYTHON a Python that has xllamacpp
 set -euo pipefail
@@ -70,4 +70,15 @@ PY
 )
 "$binary" model show "$policy"
 "$binary" eval --model "$policy" --rows 1 --max-tokens 8
-echo "tests/smollm2.sh: SmolLM2 was loaded, trained and saved"
+# ---- the page ----------------------------------------------------------------------------------------
+
+# Its commands, with one step where it takes many and three rows where it takes all.
+if python3 -m pip download -q --disable-pip-version-check --no-deps -d "$work/bfcl" bfcl-eval; then
+    sed -e 's/^<!-- ci smollm2 -->$/<!-- ci -->/' -e 's/ --rows 40//' -e 's/--max-tokens 96/--max-tokens 24 --rows 3/' \
+        -e '/^octet sft /s/$/ --until 1/' -e '/^octet train /s/$/ --set run.steps=1/' \
+        docs/smollm2.md >"$work/smollm2.md"
+    CARGO_TARGET_DIR=$target OCTET=$binary bash tests/docs.sh "$work/smollm2.md"
+else
+    echo "SKIPPED: bfcl-eval could not be downloaded; the commands of docs/smollm2.md were not run"
+fi
+echo "tests/smollm2.sh: SmolLM2 was loaded, trained, saved, scored, exported and served"
