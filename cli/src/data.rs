@@ -22,7 +22,7 @@ enum DataCommand {
         /// The file to write, JSON lines.
         #[arg(long)]
         out: PathBuf,
-        /// Which tools: training's, or the held-out ones that training never sees.
+        /// Which tools: training's, the held-out ones that training never sees, or some invented for each row.
         #[arg(long, value_enum, default_value_t = Tools::Training)]
         tools: Tools,
         /// Rows to write.
@@ -44,6 +44,7 @@ enum DataCommand {
 enum Tools {
     Training,
     HeldOut,
+    Invented,
 }
 
 /// Runs the command.
@@ -53,6 +54,7 @@ pub fn run(args: &DataArgs) -> Result<()> {
             let split = match tools {
                 Tools::Training => Split::Train,
                 Tools::HeldOut => Split::HeldOut,
+                Tools::Invented => Split::Invented,
             };
             let examples = generate(&Spec { seed: *seed, rows: *rows, split });
             write(out, &examples)?;

@@ -1,6 +1,6 @@
 //! Prints some generated rows and drills, to be read by a person.
 //!
-//! `cargo run -p octet-dataset --example dump -- train|held-out|drills [COUNT [SEED [DIFFICULTY]]]`
+//! `cargo run -p octet-dataset --example dump -- train|held-out|invented|drills [COUNT [SEED [DIFFICULTY]]]`
 
 use std::io::{self, Write};
 
@@ -17,6 +17,7 @@ fn main() -> io::Result<()> {
     match arguments.first().map(String::as_str) {
         None | Some("train") => dump_rows(&Spec { seed, rows, split: Split::Train }, &mut out),
         Some("held-out") => dump_rows(&Spec { seed, rows, split: Split::HeldOut }, &mut out),
+        Some("invented") => dump_rows(&Spec { seed, rows, split: Split::Invented }, &mut out),
         Some(_) => {
             let spec = ColdStartSpec { seed, difficulty, ..ColdStartSpec::default() };
             dump_drills(spec, rows as u64, &mut out)

@@ -13,7 +13,7 @@ use std::collections::HashSet;
 use serde_json::{Map, Value};
 
 use crate::answer::reference_answer;
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, ToolPlan};
 use crate::compose::compose;
 use crate::draw::{Draw, Purpose};
 use crate::example::{Example, Message, Role};
@@ -159,6 +159,11 @@ impl ColdStart {
             Behaviour::Execute
         }
     }
+}
+
+/// The tools that a generated row with invented tools chooses from: as hard as drills become, and most words known.
+pub(crate) fn invented_tools(draw: &mut Draw) -> Vec<ToolPlan> {
+    inventing::pool(1.0, inventing::Shares { made_up: 0.25, natural: 0.5, namesakes: 0.3 }, draw)
 }
 
 fn call(kind: DrillKind, example: &Example, draw: &mut Draw) -> Drill {

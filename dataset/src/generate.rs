@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use serde_json::Map;
 
 use crate::catalogue::Catalogue;
+use crate::cold_start;
 use crate::compose::{Composed, compose};
 use crate::draw::{Draw, Purpose};
 use crate::example::Example;
@@ -24,6 +25,8 @@ pub enum Split {
     Train,
     /// The tools that training never sees.
     HeldOut,
+    /// Tools that are invented for each row, of the kind that the cold start is made of: none is a held-out one.
+    Invented,
 }
 
 impl Split {
@@ -32,13 +35,7 @@ impl Split {
         match self {
             Split::Train => "train",
             Split::HeldOut => "held_out",
-        }
-    }
-
-    fn catalogue(self) -> &'static Catalogue {
-        match self {
-            Split::Train => Catalogue::training(),
-            Split::HeldOut => Catalogue::held_out(),
+            Split::Invented => "invented",
         }
     }
 
@@ -46,6 +43,7 @@ impl Split {
         match self {
             Split::Train => 0,
             Split::HeldOut => 1,
+            Split::Invented => 2,
         }
     }
 }
@@ -70,17 +68,13 @@ pub fn generate(spec: &Spec) -> Vec<Example> {
         .enumerate()
         .map(|(index, (behaviour, style))| {
             let mut attempt = 0;
-            let composed = loop {
-                let composed = row(spec, index, attempt, behaviour, style);
-                if seen.insert(composed.request.clone()) {
-                    break composed;
+            loop {
+                let row = row(spec, index, attempt, behaviour, style);
+                if seen.insert(row.request().to_owned()) {
+                    break row;
                 }
                 attempt += 1;
-            };
-            let mut extra = Map::new();
-            extra.insert("split".into(), spec.split.name().into());
-            extra.insert("index".into(), index.into());
-            example(&composed, extra)
+            }
         })
         .collect()
 }
@@ -93,17 +87,22 @@ pub(crate) fn example(composed: &Composed<'_>, extra: Map<String, serde_json::Va
     }
 }
 
-fn row(
-    spec: &Spec,
-    index: usize,
-    attempt: u64,
-    behaviour: Behaviour,
-    style: Style,
-) -> Composed<'static> {
-    let catalogue = spec.split.catalogue();
+fn row(spec: &Spec, index: usize, attempt: u64, behaviour: Behaviour, style: Style) -> Example {
     let stream = (attempt << 8) | spec.split.key();
     let mut draw = Draw::keyed(Purpose::Row, spec.seed, stream, index as u64);
-    compose(&catalogue.tools, catalogue, behaviour, style, &mut draw)
+    let mut extra = Map::new();
+    extra.insert("split".into(), spec.split.name().into());
+    extra.insert("index".into(), index.into());
+    let catalogue = match spec.split {
+        Split::Train | Split::Invented => Catalogue::training(),
+        Split::HeldOut => Catalogue::held_out(),
+    };
+    let invented = match spec.split {
+        Split::Train | Split::HeldOut => None,
+        Split::Invented => Some(cold_start::invented_tools(&mut draw)),
+    };
+    let tools = invented.as_ref().unwrap_or(&catalogue.tools);
+    example(&compose(tools, catalogue, behaviour, style, &mut draw), extra)
 }
 
 /// Behaviour and style by index: exact shares in random order.

@@ -17,6 +17,10 @@ fn held_out() -> Vec<Example> {
     generate(&Spec { seed: 1, rows: 300, split: Split::HeldOut })
 }
 
+fn invented() -> Vec<Example> {
+    generate(&Spec { seed: 1, rows: 300, split: Split::Invented })
+}
+
 fn digest(rows: &[Example]) -> String {
     let mut bytes = Vec::new();
     write_jsonl(rows, &mut bytes).unwrap();
@@ -56,7 +60,8 @@ fn the_seed_matters() {
 
 #[test]
 fn shares_are_exact() {
-    for rows in [train(), held_out(), generate(&Spec { seed: 3, rows: 7, split: Split::Train })] {
+    let seven = generate(&Spec { seed: 3, rows: 7, split: Split::Train });
+    for rows in [train(), held_out(), invented(), seven] {
         let statistics = Statistics::of(&rows);
         let n = rows.len();
         let share = |behaviour| statistics.behaviours.get(&behaviour).copied().unwrap_or(0) as f64;
@@ -83,6 +88,28 @@ fn held_out_shares_nothing_with_training() {
     assert_eq!(domains(training).intersection(&domains(held_out)).count(), 0);
     let requests: HashSet<String> = train().iter().map(|row| row.request().to_owned()).collect();
     assert!(self::held_out().iter().all(|row| !requests.contains(row.request())));
+}
+
+#[test]
+fn invented_tools_are_anew_for_each_row_and_in_no_catalogue() {
+    let held_out = parameters(Catalogue::held_out());
+    let mut seen = HashSet::new();
+    let mut again = 0;
+    let rows = invented();
+    for row in &rows {
+        for tool in &row.tools {
+            let function = &tool["function"];
+            let name = function["name"].as_str().unwrap();
+            for catalogue in [Catalogue::training(), Catalogue::held_out()] {
+                assert!(!tools(catalogue).contains(name), "{name}");
+            }
+            for param in function["parameters"]["properties"].as_object().unwrap().keys() {
+                assert!(!held_out.contains(param.as_str()), "{param}");
+            }
+            again += usize::from(!seen.insert(name.to_owned()));
+        }
+    }
+    assert!(seen.len() > 500 && again < seen.len() / 20, "{} tools, {again} again", seen.len());
 }
 
 #[test]
@@ -116,7 +143,7 @@ fn the_catalogue_is_as_large_as_promised() {
 
 #[test]
 fn rows_pass_the_check_of_files() {
-    for rows in [train(), held_out()] {
+    for rows in [train(), held_out(), invented()] {
         for row in &rows {
             assert_eq!(check(row), [], "{}", row.to_json());
         }
@@ -169,7 +196,7 @@ fn texts<'a>(value: &'a Value, into: &mut Vec<&'a str>) {
 
 #[test]
 fn copied_values_stand_in_the_request() {
-    for row in train().iter().chain(&held_out()) {
+    for row in train().iter().chain(&held_out()).chain(&invented()) {
         let GroundTruth::Calls(calls) = &row.ground_truth else { continue };
         let mut converted = 0;
         for value in calls[0].arguments.values() {
