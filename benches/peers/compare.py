@@ -208,7 +208,7 @@ LINES = {
     "sampling-small-512": sampling("small", 2, 512, 32, 5),
     "learning-tiny": learning("tiny", 16, 192, 64, 16, 2.5),
     "learning-small": learning("small", 2, 128, 32, 4, 2.7, memory=True),
-    "learning-small-512": learning("small", 2, 512, 32, 4, 4.5),
+    "learning-small-512": learning("small", 2, 512, 32, 4, 4.5, memory=True),
     "step-tiny": step,
     "decode-small": decode,
     "llama": llama,

@@ -169,8 +169,7 @@ impl Sizes {
     /// or computed together.
     pub fn head(&self) -> u64 {
         let rows = most_rows_at_once(self.rows as usize, self.vocabulary as usize) as u64;
-        let logits =
-            rows * self.vocabulary * (4 + if self.element < 4 { self.element } else { 0 });
+        let logits = rows * self.vocabulary * (4 + if self.element < 4 { self.element } else { 0 });
         // Predictions, slopes, targets and their order: about 64 bytes a token.
         logits + self.rows * (6 * self.hidden * self.element + 64)
     }
