@@ -17,7 +17,6 @@ use crate::catalogue::{Catalogue, ToolPlan};
 use crate::compose::compose;
 use crate::draw::{Draw, Purpose};
 use crate::example::{Example, Message, Role};
-use crate::generate::example;
 use crate::phrase::Style;
 use crate::truth::Behaviour;
 
@@ -139,13 +138,13 @@ impl ColdStart {
         if draw.fraction(spec.catalogue_fraction) {
             let catalogue = Catalogue::training();
             let composed = compose(&catalogue.tools, catalogue, behaviour, style, draw);
-            return call(DrillKind::Catalogue(behaviour), &example(&composed, Map::new()), draw);
+            return call(DrillKind::Catalogue(behaviour), &composed.example(Map::new()), draw);
         }
         let ColdStartSpec { made_up, natural, namesakes, .. } = *spec;
         let shares = inventing::Shares { made_up, natural, namesakes };
         let pool = inventing::pool(level, shares, draw);
         let composed = compose(&pool, Catalogue::training(), behaviour, style, draw);
-        call(DrillKind::Invented(behaviour), &example(&composed, Map::new()), draw)
+        call(DrillKind::Invented(behaviour), &composed.example(Map::new()), draw)
     }
 
     fn behaviour(&self, draw: &mut Draw) -> Behaviour {

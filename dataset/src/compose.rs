@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::catalogue::{Catalogue, ToolPlan};
 use crate::draw::Draw;
+use crate::example::Example;
 use crate::phrase::{Given, Style, plain, request};
 use crate::truth::{Behaviour, Call, GroundTruth};
 use crate::value::Derivation;
@@ -14,6 +15,9 @@ use crate::value::Derivation;
 /// The system message of every generated row.
 pub const SYSTEM_MESSAGE: &str = "You call tools. If a required value is missing, ask for it. \
     If no tool fits or the request is harmful, refuse.";
+
+/// The name in `data_source`.
+const DATA_SOURCE: &str = "octet/generated";
 
 /// How often 1, 2, … 6 tools are offered; the mean is 2.5.
 const TOOLS_OFFERED: [usize; 6] = [25, 33, 22, 11, 6, 3];
@@ -50,8 +54,16 @@ pub(crate) fn compose<'a>(
 }
 
 impl Composed<'_> {
+    /// The row as an example; `extra` is more for its `extra_info`.
+    pub fn example(&self, extra: Map<String, Value>) -> Example {
+        match Example::from_value(self.row(extra)) {
+            Ok(example) => example,
+            Err(faults) => panic!("expected generated rows to follow the row format: {faults}"),
+        }
+    }
+
     /// The row in the documented format.
-    pub fn row(&self, data_source: &str, mut extra: Map<String, Value>) -> Value {
+    fn row(&self, mut extra: Map<String, Value>) -> Value {
         extra.insert("behavior".into(), self.truth.behaviour().name().into());
         extra.insert("style".into(), self.style.name().into());
         if let Some(domain) = self.domain {
@@ -71,7 +83,7 @@ impl Composed<'_> {
             extra.insert("values".into(), Value::Object(values));
         }
         json!({
-            "data_source": data_source,
+            "data_source": DATA_SOURCE,
             "prompt": [
                 {"role": "system", "content": SYSTEM_MESSAGE},
                 {"role": "user", "content": self.request},

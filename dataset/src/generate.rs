@@ -8,15 +8,12 @@ use std::collections::HashSet;
 use serde_json::Map;
 
 use crate::catalogue::Catalogue;
-use crate::cold_start;
-use crate::compose::{Composed, compose};
+use crate::cold_start::invented_tools;
+use crate::compose::compose;
 use crate::draw::{Draw, Purpose};
 use crate::example::Example;
 use crate::phrase::Style;
 use crate::truth::Behaviour;
-
-/// The name in `data_source`.
-const DATA_SOURCE: &str = "octet/generated";
 
 /// Which tools the rows use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,7 +22,8 @@ pub enum Split {
     Train,
     /// The tools that training never sees.
     HeldOut,
-    /// Tools that are invented for each row, of the kind that the cold start is made of: none is a held-out one.
+    /// Tools that are invented for each row, as the cold start's are: none is a held-out one. What is refused in them is
+    /// what is refused in training.
     Invented,
 }
 
@@ -79,30 +77,19 @@ pub fn generate(spec: &Spec) -> Vec<Example> {
         .collect()
 }
 
-/// A composed row as an example.
-pub(crate) fn example(composed: &Composed<'_>, extra: Map<String, serde_json::Value>) -> Example {
-    match Example::from_value(composed.row(DATA_SOURCE, extra)) {
-        Ok(example) => example,
-        Err(faults) => panic!("expected generated rows to follow the row format: {faults}"),
-    }
-}
-
 fn row(spec: &Spec, index: usize, attempt: u64, behaviour: Behaviour, style: Style) -> Example {
     let stream = (attempt << 8) | spec.split.key();
     let mut draw = Draw::keyed(Purpose::Row, spec.seed, stream, index as u64);
     let mut extra = Map::new();
     extra.insert("split".into(), spec.split.name().into());
     extra.insert("index".into(), index.into());
-    let catalogue = match spec.split {
-        Split::Train | Split::Invented => Catalogue::training(),
-        Split::HeldOut => Catalogue::held_out(),
-    };
-    let invented = match spec.split {
-        Split::Train | Split::HeldOut => None,
-        Split::Invented => Some(cold_start::invented_tools(&mut draw)),
+    let (catalogue, invented) = match spec.split {
+        Split::Train => (Catalogue::training(), None),
+        Split::HeldOut => (Catalogue::held_out(), None),
+        Split::Invented => (Catalogue::training(), Some(invented_tools(&mut draw))),
     };
     let tools = invented.as_ref().unwrap_or(&catalogue.tools);
-    example(&compose(tools, catalogue, behaviour, style, &mut draw), extra)
+    compose(tools, catalogue, behaviour, style, &mut draw).example(extra)
 }
 
 /// Behaviour and style by index: exact shares in random order.

@@ -50,6 +50,10 @@ fn the_bytes_never_change() {
         digest(&held_out()),
         "210e1d40a89f4d7511fde2d2fcffa9d548479ecc7b5d4df025f4aec1f366e07d"
     );
+    assert_eq!(
+        digest(&invented()),
+        "1b883d25453289feab959ad4a6d3cbe4a4bea797318b8c39094dff45b08a5092"
+    );
 }
 
 #[test]
