@@ -70,15 +70,18 @@ PY
 )
 "$binary" model show "$policy"
 "$binary" eval --model "$policy" --rows 1 --max-tokens 8
+
 # ---- the page ----------------------------------------------------------------------------------------
 
 # Its commands, with one step where it takes many and three rows where it takes all.
-if python3 -m pip download -q --disable-pip-version-check --no-deps -d "$work/bfcl" bfcl-eval; then
+leaderboard=$(grep -o 'bfcl-eval==[0-9.]*' docs/smollm2.md) ||
+    { echo "tests/smollm2.sh: expected bfcl-eval==VERSION in docs/smollm2.md, found none" >&2; exit 1; }
+if python3 -m pip download -q --disable-pip-version-check --no-deps -d "$work/bfcl" "$leaderboard"; then
     sed -e 's/^<!-- ci smollm2 -->$/<!-- ci -->/' -e 's/ --rows 40//' -e 's/--max-tokens 96/--max-tokens 24 --rows 3/' \
         -e '/^octet sft /s/$/ --until 1/' -e '/^octet train /s/$/ --set run.steps=1/' \
         docs/smollm2.md >"$work/smollm2.md"
     CARGO_TARGET_DIR=$target OCTET=$binary bash tests/docs.sh "$work/smollm2.md"
 else
-    echo "SKIPPED: bfcl-eval could not be downloaded; the commands of docs/smollm2.md were not run"
+    echo "SKIPPED: $leaderboard could not be downloaded; the commands of docs/smollm2.md were not run"
 fi
 echo "tests/smollm2.sh: SmolLM2 was loaded, trained, saved, scored, exported and served"
