@@ -46,7 +46,9 @@ pub(super) fn encrypted(
             Ok::<_, io::Error>(TokioIo::new(Outgoing { stream, peer: shown }))
         }
     });
-    Ok(endpoint(address, options)?.connect_with_connector_lazy(connect))
+    // The endpoint's own deadline names nobody: were it as early, it would at times come first.
+    let endpoint = endpoint(address, options)?.connect_timeout(2 * within);
+    Ok(endpoint.connect_with_connector_lazy(connect))
 }
 
 async fn connect(
