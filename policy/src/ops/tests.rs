@@ -4,7 +4,8 @@
 
 use super::*;
 use crate::kernel::attention::Heads;
-use crate::layout::{GroupTokens, PackedGroups};
+use crate::kernel::head::Shaping;
+use crate::layout::{GroupTokens, PackedGroups, Target};
 use candle_core::{DType, Device};
 
 fn random(shape: &[usize], seed: u64) -> Tensor {
@@ -184,4 +185,60 @@ fn packed_attention_and_its_gradient() {
         assert_close(&dk, &dk64, "dk");
         assert_close(&dv, &dv64, "dv");
     }
+}
+
+/// Predictions and the gradient of the hidden states; that of the weight is added to `dweight`.
+fn through_the_head(
+    (hidden, weight): (&Tensor, &Tensor),
+    targets: &[Target],
+    slopes: &[f32],
+    dweight: &mut Tensor,
+) -> (Predictions, Vec<Vec<f32>>) {
+    let projection = Projection { weight, bias: None, packed: None, adapter: None };
+    let head = Head { projection, shaping: Shaping::default(), targets };
+    let (predictions, kept) = head.predict_and_keep(hidden).unwrap();
+    let dhidden = head.backward(hidden, kept, slopes, Some(dweight)).unwrap();
+    (predictions, dhidden.to_vec2().unwrap())
+}
+
+#[test]
+fn logits_that_are_computed_again_are_those_that_would_be_kept() {
+    // So many words that 60 rows of logits are too many to keep, and 20 are not; a chunk has 27.
+    let (rows, part, words) = (60, 20, 300_000);
+    assert_eq!((rows_at_once(rows, words), rows_at_once(part, words)), (27, part));
+    let (hidden, weight) = (random(&[rows, 4], 1), random(&[words, 4], 2));
+    // Every third row predicts two tokens.
+    let targets: Vec<Target> = (0..rows)
+        .flat_map(|row| (0..1 + usize::from(row % 3 == 0)).map(move |i| (row, i)))
+        .map(|(row, i)| Target { row, token: (row * 4999 + i) as u32 })
+        .collect();
+    let slopes: Vec<f32> = random(&[targets.len()], 3).to_vec1().unwrap();
+
+    let nothing = || access::nothing_like(&weight).unwrap();
+    let (mut again, mut kept) = (nothing(), nothing());
+    let whole = through_the_head((&hidden, &weight), &targets, &slopes, &mut again);
+    let (mut predictions, mut dhidden) = (Predictions::default(), Vec::new());
+    for first in (0..rows).step_by(part) {
+        let at = |row| targets.partition_point(|target| target.row < row);
+        let (from, to) = (at(first), at(first + part));
+        let own = targets[from..to].iter().map(|t| Target { row: t.row - first, ..*t });
+        let hidden = hidden.narrow(0, first, part).unwrap();
+        let own: Vec<Target> = own.collect();
+        let found = through_the_head((&hidden, &weight), &own, &slopes[from..to], &mut kept);
+        predictions.logprobs.extend(found.0.logprobs);
+        predictions.entropies.extend(found.0.entropies);
+        dhidden.extend(found.1);
+    }
+    assert!(whole == (predictions, dhidden), "not the same bits");
+    assert!(again.to_vec2::<f32>().unwrap() == kept.to_vec2::<f32>().unwrap(), "not the same bits");
+}
+
+#[test]
+fn the_plan_knows_the_most_rows_of_logits() {
+    for (rows, vocabulary) in [(1, 50), (768, 49_152), (8_192, 2_048), (9_000, 152_064)] {
+        let most = (1..=rows).map(|fewer| rows_at_once(fewer, vocabulary)).max();
+        assert_eq!(most, Some(most_rows_at_once(rows, vocabulary)));
+    }
+    // Whatever the vocabulary, a few rows are computed together.
+    assert_eq!(rows_at_once(100, 1 << 30), 8);
 }
