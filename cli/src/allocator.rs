@@ -1,7 +1,8 @@
 //! The process's memory allocator, and how long it keeps what was freed.
 //!
 //! A training step frees and takes the same large tensors again and again. An allocator that hands them back
-//! to the system in between pays for every page again when it is written: a tenth of a training step.
+//! to the system in between pays for every page again when it is written: a tenth of a training step, and where a
+//! virtual machine's host takes free pages away as well, a tenth even if it happens only once in ten seconds.
 
 use std::ffi::{c_int, c_long};
 
@@ -11,8 +12,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// `mi_option_purge_delay`: the milliseconds after which freed memory goes back to the system. The number is
 /// mimalloc 3's; its Rust crate has no name for it.
 const PURGE_DELAY: c_int = 15;
-/// Long enough for a step, short enough that an idle process gives its memory back.
-const MILLISECONDS: c_long = 10_000;
+/// Long beside a step, short enough that an idle process gives its memory back.
+const MILLISECONDS: c_long = 600_000;
 
 /// Keeps freed memory for a while. `MIMALLOC_PURGE_DELAY` in the environment says otherwise.
 pub fn keep_freed_memory() {
