@@ -10,7 +10,7 @@ mod avx512;
 mod tile;
 
 use super::panels::{NR, Panels, pack_columns, pack_strips};
-use super::parallel::{self, SharedMut};
+use super::parallel::{self, Scratch, SharedMut};
 use std::ops::Range;
 use tile::{Shape, Tile};
 
@@ -18,13 +18,16 @@ use tile::{Shape, Tile};
 const KC: usize = 384;
 /// Rows of a block: `MC × KC` floats stay in the second-level cache.
 const MC: usize = 224;
+/// Columns of a block: what a thread lays out of the right-hand matrix at once. A head's has tens of thousands.
+const NC: usize = 1024;
 /// Below this many multiply-adds a task is not worth handing to another thread.
 const MIN_TASK: usize = 1 << 18;
 /// Floats of a page of memory.
 const PAGE: usize = 1024;
 /// Tasks for each thread, so that one that is held up leaves the others something to take.
 const TASKS: usize = 4;
-/// As [`TASKS`], where each task lays out a part of a matrix anew that another task lays out as well.
+/// As [`TASKS`], where both matrices are long and narrow, as in the gradient of a weight: each task more reads or lays
+/// out anew what another one does as well, and that is much beside its products.
 const FEW_TASKS: usize = 2;
 
 /// A view of a matrix: element `(i, j)` is `data[i * row_stride + j * col_stride]`.
@@ -146,7 +149,7 @@ impl Grid {
             return Self { rows: 1, columns: 1 };
         }
         let (from_a, from_b) = (a.is_gathered(), matches!(b, Rhs::Plain(_)));
-        let each = if from_a && from_b { FEW_TASKS } else { TASKS };
+        let each = if a.col_stride != 1 && from_b { FEW_TASKS } else { TASKS };
         let wanted = most.min(threads * each);
         let (most_rows, most_columns) = (m.div_ceil(MIN_ROWS), n.div_ceil(2 * NR));
         let weight = |copied: bool| 1 + usize::from(copied);
@@ -229,36 +232,45 @@ struct Task<'a> {
 
 impl Task<'_> {
     fn run(&self) {
-        let blocks = self.depth.div_ceil(KC);
-        parallel::with_scratch(|scratch| {
-            for block in 0..blocks {
-                let depth = part(self.depth, blocks, 16, block);
-                let (panels, panel_stride): (&[f32], usize) = match self.b {
-                    Rhs::Packed(p) => {
-                        (&p.from(self.columns.start)[depth.start * NR..], p.depth() * NR)
-                    }
-                    Rhs::Plain(b) => {
-                        pack_columns(b, self.columns.clone(), depth.clone(), &mut scratch.b);
-                        (&scratch.b, depth.len() * NR)
-                    }
-                };
-                let parts = self.rows.len().div_ceil(MC);
-                for i in 0..parts {
-                    let rows = part(self.rows.len(), parts, 1, i);
-                    let rows = self.rows.start + rows.start..self.rows.start + rows.end;
-                    self.block(rows, depth.clone(), panels, panel_stride, &mut scratch.a);
+        parallel::with_scratch(|scratch| match self.b {
+            Rhs::Packed(_) => self.columns(self.columns.clone(), scratch),
+            Rhs::Plain(_) => {
+                for from in self.columns.clone().step_by(NC) {
+                    self.columns(from..self.columns.end.min(from + NC), scratch);
                 }
             }
         });
     }
 
-    /// Some rows, all columns, and a part of the depth.
+    /// All rows and all of the depth of some columns.
+    fn columns(&self, columns: Range<usize>, scratch: &mut Scratch) {
+        let blocks = self.depth.div_ceil(KC);
+        for block in 0..blocks {
+            let depth = part(self.depth, blocks, 16, block);
+            let (panels, panel_stride): (&[f32], usize) = match self.b {
+                Rhs::Packed(p) => (&p.from(columns.start)[depth.start * NR..], p.depth() * NR),
+                Rhs::Plain(b) => {
+                    pack_columns(b, columns.clone(), depth.clone(), &mut scratch.b);
+                    (&scratch.b, depth.len() * NR)
+                }
+            };
+            let parts = self.rows.len().div_ceil(MC);
+            for i in 0..parts {
+                let rows = part(self.rows.len(), parts, 1, i);
+                let rows = self.rows.start + rows.start..self.rows.start + rows.end;
+                let panels = (panels, panel_stride);
+                self.block(rows, columns.clone(), depth.clone(), panels, &mut scratch.a);
+            }
+        }
+    }
+
+    /// Some rows, some columns, and a part of the depth.
     fn block(
         &self,
         rows: Range<usize>,
+        columns: Range<usize>,
         depth: Range<usize>,
-        panels: &[f32],
-        panel_stride: usize,
+        (panels, panel_stride): (&[f32], usize),
         scratch: &mut Vec<f32>,
     ) {
         let Self { a, ldc, shape, .. } = *self;
@@ -273,9 +285,9 @@ impl Task<'_> {
         }
         let carry = depth.start > 0 || self.start == Start::Continue;
         let step = shape.panels * NR;
-        for (index, j) in self.columns.clone().step_by(step).enumerate() {
+        for (index, j) in columns.clone().step_by(step).enumerate() {
             let panel = &panels[index * shape.panels * panel_stride..];
-            let width = step.min(self.columns.end - j);
+            let width = step.min(columns.end - j);
             debug_assert!(
                 panel.len() >= (width.div_ceil(NR) - 1) * panel_stride + depth.len() * NR
             );

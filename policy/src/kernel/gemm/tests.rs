@@ -67,6 +67,18 @@ fn with_shape(
 }
 
 #[test]
+fn more_columns_than_a_block_has_are_the_plain_chain() {
+    let (m, n, k) = (3, 2 * NC + 5, 7);
+    let (da, db, before) = (numbers(m * k, 1), numbers(n * k, 2), numbers(m * n, 3));
+    let (a, b) = (Mat::rows(&da, k), Mat::transposed(&db, k));
+    let mut c = before.clone();
+    run((m, n, k), a, Rhs::Plain(b), &mut c, n, Start::Continue, Grid { rows: 1, columns: 1 });
+    for (at, (x, c0)) in c.iter().zip(&before).enumerate() {
+        assert_eq!(x.to_bits(), chain(k, a, b, at / n, at % n, *c0).to_bits(), "element {at}");
+    }
+}
+
+#[test]
 fn a_grid_covers_everything_and_reads_little() {
     let data = vec![0f32; 4];
     let (rows, turned) = (Mat::rows(&data, 1), Mat::transposed(&data, 1024));
@@ -80,8 +92,10 @@ fn a_grid_covers_everything_and_reads_little() {
     assert_eq!(of((128, 4096, 1024), rows, 2), Grid { rows: 1, columns: 8 });
     // Too few columns for everybody.
     assert_eq!(of((4096, 64, 1024), rows, 4), Grid { rows: 16, columns: 1 });
-    // Both sides are copied: about square.
+    // Both sides are copied: about square. Likewise where the left one is read in place, across its rows.
     assert_eq!(of((1024, 1024, 4096), turned, 2), Grid { rows: 2, columns: 2 });
+    let across = Mat::transposed(&data, 688);
+    assert_eq!(of((688, 256, 8192), across, 2), Grid { rows: 2, columns: 2 });
     for (all, parts, unit) in [(100, 7, 1), (100, 7, 16), (5, 9, 16), (1, 1, 1)] {
         let ranges: Vec<_> = (0..parts).map(|i| part(all, parts, unit, i)).collect();
         assert!(ranges.windows(2).all(|w| w[0].end == w[1].start), "{ranges:?}");
