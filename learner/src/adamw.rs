@@ -70,19 +70,22 @@ pub struct Update {
 pub struct AdamW {
     hyperparameters: Hyperparameters,
     steps: u64,
-    tensors: Vec<Moments>,
+    tensors: Vec<Trained>,
+    /// Those of all tensors, one after the other: what an allocator rounds up is then rounded up once.
+    moments: Vec<f32>,
 }
 
-/// The running means of one tensor's gradients. Where Muon updates, `first` is its momentum and `second`
-/// is empty.
+/// How one tensor is updated.
 #[derive(Clone, Debug, PartialEq)]
-struct Moments {
+struct Trained {
     spec: TensorSpec,
     decays: bool,
     muon: Option<f64>,
-    first: Vec<f32>,
-    second: Vec<f32>,
 }
+
+/// The running means of one tensor's gradients and of their squares. Where Muon updates, the first is its momentum and
+/// the second is empty.
+type Moments<Values> = [Values; 2];
 
 /// Why an update could not be made. Nothing has changed then.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -195,9 +198,10 @@ impl AdamW {
         if let Some(twice) = specs.iter().find(|spec| !names.insert(&spec.name)) {
             return Err(AdamWError::Duplicate { name: twice.name.clone() });
         }
-        let tensors =
-            specs.into_iter().map(|spec| Moments::new(spec, hyperparameters.muon)).collect();
-        Ok(Self { hyperparameters, steps: 0, tensors })
+        let tensors: Vec<Trained> =
+            specs.into_iter().map(|spec| Trained::new(spec, hyperparameters.muon)).collect();
+        let moments = vec![0.0; tensors.iter().flat_map(Trained::moments).sum()];
+        Ok(Self { hyperparameters, steps: 0, tensors, moments })
     }
 
     /// Updates made so far.
@@ -207,7 +211,7 @@ impl AdamW {
 
     /// Bytes of the state: two f32 for each trainable parameter, one where Muon updates.
     pub fn state_bytes(&self) -> u64 {
-        self.tensors.iter().map(|t| 4 * (t.first.len() + t.second.len()) as u64).sum()
+        size_of_val(self.moments.as_slice()) as u64
     }
 
     /// Updates all tensors, given in the order of the specs. On an error nothing has changed.
@@ -226,14 +230,42 @@ impl AdamW {
             None => 1.0,
         };
         self.steps += 1;
-        let Self { hyperparameters, steps, tensors } = self;
+        let (hyperparameters, steps) = (self.hyperparameters, self.steps);
         // Side by side: the products of small matrices do not fill a machine one by one.
-        tensors.par_iter_mut().zip(parameters).for_each(|(moments, parameter)| {
-            let constants =
-                Constants::new(hyperparameters, *steps, learning_rate, scale, moments.decays);
-            moments.update(parameter, &constants);
-        });
+        self.by_tensor_mut().into_par_iter().zip(parameters).for_each(
+            |((tensor, moments), parameter)| {
+                let constants =
+                    Constants::new(&hyperparameters, steps, learning_rate, scale, tensor.decays);
+                tensor.update(parameter, moments, &constants);
+            },
+        );
         Ok(Update { gradient_norm, scale })
+    }
+
+    /// Each tensor with its moments.
+    fn by_tensor(&self) -> impl Iterator<Item = (&Trained, Moments<&[f32]>)> {
+        let mut rest = self.moments.as_slice();
+        self.tensors.iter().map(move |tensor| {
+            let moments = tensor.moments().map(|len| {
+                let (own, others) = rest.split_at(len);
+                rest = others;
+                own
+            });
+            (tensor, moments)
+        })
+    }
+
+    fn by_tensor_mut(&mut self) -> Vec<(&Trained, Moments<&mut [f32]>)> {
+        let mut rest = self.moments.as_mut_slice();
+        let each = self.tensors.iter().map(|tensor| {
+            let moments = tensor.moments().map(|len| {
+                let (own, others) = std::mem::take(&mut rest).split_at_mut(len);
+                rest = others;
+                own
+            });
+            (tensor, moments)
+        });
+        each.collect()
     }
 
     fn check(&self, parameters: &[Parameter<'_>], learning_rate: f64) -> Result<(), AdamWError> {
@@ -250,13 +282,13 @@ impl AdamW {
                 found: parameters.len(),
             });
         }
-        for (moments, parameter) in self.tensors.iter().zip(parameters) {
-            let expected = moments.first.len();
+        for (tensor, parameter) in self.tensors.iter().zip(parameters) {
+            let expected = tensor.spec.elements();
             for (what, found) in
                 [("values", parameter.values.len()), ("gradients", parameter.gradient.len())]
             {
                 if found != expected {
-                    let name = moments.spec.name.clone();
+                    let name = tensor.spec.name.clone();
                     return Err(AdamWError::Size { name, what, expected, found });
                 }
             }
@@ -265,9 +297,9 @@ impl AdamW {
     }
 
     fn not_finite(&self, parameters: &[Parameter<'_>]) -> AdamWError {
-        let culprit = self.tensors.iter().zip(parameters).find_map(|(moments, parameter)| {
+        let culprit = self.tensors.iter().zip(parameters).find_map(|(tensor, parameter)| {
             let element = parameter.gradient.iter().position(|value| !value.is_finite())?;
-            Some((moments.spec.name.clone(), element, parameter.gradient[element]))
+            Some((tensor.spec.name.clone(), element, parameter.gradient[element]))
         });
         let (name, element, found) = culprit.unwrap_or_default();
         AdamWError::NotFinite { name, element, found }
@@ -313,25 +345,34 @@ impl Constants {
     }
 }
 
-impl Moments {
+impl Trained {
     fn new(spec: TensorSpec, muon: Option<f64>) -> Self {
-        let elements = spec.elements();
         let (decays, muon) = (decays(&spec), muon.filter(|_| muon::takes(&spec)));
-        let squares = if muon.is_some() { 0 } else { elements };
-        Self { spec, decays, muon, first: vec![0.0; elements], second: vec![0.0; squares] }
+        Self { spec, decays, muon }
     }
 
-    fn update(&mut self, parameter: &mut Parameter<'_>, constants: &Constants) {
+    /// How many there are of each.
+    fn moments(&self) -> Moments<usize> {
+        let elements = self.spec.elements();
+        [elements, if self.muon.is_some() { 0 } else { elements }]
+    }
+
+    fn update(
+        &self,
+        parameter: &mut Parameter<'_>,
+        [first, second]: Moments<&mut [f32]>,
+        constants: &Constants,
+    ) {
         if let Some(momentum) = self.muon {
             let shape = &self.spec.shape;
-            return muon::update(shape, &mut self.first, parameter, constants, momentum as f32);
+            return muon::update(shape, first, parameter, constants, momentum as f32);
         }
         let chunks = parameter
             .values
             .par_chunks_mut(CHUNK)
             .zip(parameter.gradient.par_chunks(CHUNK))
-            .zip(self.first.par_chunks_mut(CHUNK))
-            .zip(self.second.par_chunks_mut(CHUNK));
+            .zip(first.par_chunks_mut(CHUNK))
+            .zip(second.par_chunks_mut(CHUNK));
         chunks.for_each(|(((values, gradient), first), second)| {
             widest(|| update_chunk(constants, values, gradient, first, second));
         });

@@ -5,7 +5,7 @@
 //! file or anything that is not such a file is refused with its path. Tensors are read and written
 //! one at a time, so the state is never in memory twice.
 
-use super::{AdamW, AdamWError, Hyperparameters, Moments, TensorSpec};
+use super::{AdamW, AdamWError, Hyperparameters, TensorSpec, Trained};
 use crate::disk::DiskError;
 use octet_policy::model::le_bytes;
 use safetensors::tensor::{Metadata, View};
@@ -112,11 +112,11 @@ impl AdamW {
             path: path.to_owned(),
             reason: error.to_string(),
         })?;
-        let tensors = self.tensors.iter().flat_map(|tensor| {
-            let shape = &tensor.spec.shape;
+        let tensors = self.by_tensor().flat_map(|(Trained { spec, .. }, [first, second])| {
+            let shape = &spec.shape;
             let means = [
-                (first_name(&tensor.spec), Values { shape, values: &tensor.first }),
-                (second_name(&tensor.spec), Values { shape, values: &tensor.second }),
+                (first_name(spec), Values { shape, values: first }),
+                (second_name(spec), Values { shape, values: second }),
             ];
             means.into_iter().filter(|(_, means)| !means.values.is_empty())
         });
@@ -135,11 +135,10 @@ impl AdamW {
     ) -> Result<Self, StateError> {
         let mut optimiser = Self::new(hyperparameters, specs)?;
         let mut source = Source::open(path)?;
-        let kept =
-            |t: &Moments| usize::from(!t.first.is_empty()) + usize::from(!t.second.is_empty());
-        let expected = optimiser.tensors.iter().map(kept).sum();
+        let kept = optimiser.tensors.iter().flat_map(Trained::moments);
+        let expected = kept.filter(|len| *len > 0).count();
         let found = source.metadata.tensors().len();
-        for Moments { spec, first, second, .. } in &mut optimiser.tensors {
+        for (Trained { spec, .. }, [first, second]) in optimiser.by_tensor_mut() {
             source.read(first_name(spec), &spec.shape, first)?;
             if !second.is_empty() {
                 source.read(second_name(spec), &spec.shape, second)?;

@@ -131,14 +131,14 @@ impl Sizes {
         self.positions * self.head_dim * self.element
     }
 
-    /// What the gradient reads: input, queries, keys, values, mixed values, middle, gate and up of a layer; two norm
+    /// What the gradient reads: input, queries, keys, values, mixed values, gate and up of a layer; two norm
     /// scales and a log-sum a head besides. With norms over heads, also what they normalise and their scales.
     fn kept_of_a_layer(&self) -> u64 {
         let (wide, scales) = match self.head_norms {
             true => (self.queries + self.keys, self.heads + self.key_heads),
             false => (0, 0),
         };
-        let wide = wide + 2 * self.hidden + 2 * self.queries + 2 * self.keys + 2 * self.inner;
+        let wide = wide + self.hidden + 2 * self.queries + 2 * self.keys + 2 * self.inner;
         self.rows * (wide * self.element + (2 + self.heads + scales) * 4)
     }
 
@@ -152,17 +152,13 @@ impl Sizes {
         }
     }
 
-    /// Gradients of one layer's activations, its recomputed product and norm, packed keys and values, and what is inside
-    /// of an adapter.
+    /// Gradients of one layer's activations and what is computed again, while the network behind attention has its turn or
+    /// attention itself, whichever is more; packed keys and values, and what is inside of an adapter.
     pub fn layer_at_work(&self) -> u64 {
         let norms = if self.head_norms { self.queries + self.keys } else { 0 };
-        let wide = 5 * self.hidden
-            + 2 * self.inner
-            + 3 * self.queries
-            + 6 * self.keys
-            + norms
-            + 2 * self.rank;
-        self.rows * wide * self.element
+        let network = 4 * self.hidden + 2 * self.inner;
+        let attention = 5 * self.hidden + self.inner + 3 * self.queries + 6 * self.keys + norms;
+        self.rows * (network.max(attention) + 2 * self.rank) * self.element
     }
 
     /// Hidden states of predicting rows before and after the norm and their gradients, and the logits that are kept

@@ -64,7 +64,8 @@ impl Attend for Packed<'_> {
 }
 
 /// Activations of one layer that its gradient reads. What a norm gave is not among them: it is one pass over what
-/// went in.
+/// went in. Nor is what attention leaves in the middle of the layer: the smallest product, a thirtieth of a step's
+/// arithmetic, and a tenth of what would be kept.
 pub(super) struct Kept {
     input: Tensor,
     input_norm: NormKept,
@@ -74,7 +75,6 @@ pub(super) struct Kept {
     k_norm: Option<HeadNorm>,
     v: Tensor,
     mixed: Tensor,
-    middle: Tensor,
     middle_norm: NormKept,
     gate: Tensor,
     up: Tensor,
@@ -102,8 +102,7 @@ pub(super) fn forward(
     let k = pass.rope.rotate(k, pass.positions, false)?;
     let v = project(Target::V, at.v)?;
     let mixed = attend.attend(layer, &q, &k, &v)?;
-    let o = pass.projection(layer, Target::O, at.o);
-    let middle = linear_onto(ops::access::copied(&x)?, &mixed, o)?;
+    let middle = middle(pass, at, layer, &x, &mixed)?;
     let (middle_normed, middle_norm) =
         ops::rms_norm(&middle, pass.weight(at.middle_norm), pass.eps)?;
     let gate = linear(&middle_normed, pass.projection(layer, Target::Gate, (at.gate, None)))?;
@@ -111,21 +110,20 @@ pub(super) fn forward(
     let inner = ops::swiglu(&gate, &up)?;
     let down = pass.projection(layer, Target::Down, (at.down, None));
     let y = linear_onto(ops::access::copied(&middle)?, &inner, down)?;
-    let kept = Kept {
-        input: x,
-        input_norm,
-        q,
-        q_norm,
-        k,
-        k_norm,
-        v,
-        mixed,
-        middle,
-        middle_norm,
-        gate,
-        up,
-    };
+    let kept = Kept { input: x, input_norm, q, q_norm, k, k_norm, v, mixed, middle_norm, gate, up };
     Ok((y, kept))
+}
+
+/// The residual stream between attention and the network behind it.
+fn middle(
+    pass: &Pass<'_>,
+    at: &LayerIndex,
+    layer: usize,
+    x: &Tensor,
+    mixed: &Tensor,
+) -> Result<Tensor> {
+    let o = pass.projection(layer, Target::O, at.o);
+    linear_onto(ops::access::copied(x)?, mixed, o)
 }
 
 /// The gradient of the layer's input, given that of its output; adds to the gradients of what is trained.
@@ -144,7 +142,8 @@ pub(super) fn backward(
     let dinner = projection_backward(pass, grads, down, &inner, &dy, None)?;
     drop(inner);
     let (dgate, dup) = ops::swiglu_backward(kept.gate, kept.up, &dinner)?;
-    let norm = (&kept.middle, pass.weight(at.middle_norm), pass.eps);
+    let middle = middle(pass, at, layer, &kept.input, &kept.mixed)?;
+    let norm = (&middle, pass.weight(at.middle_norm), pass.eps);
     let x = &ops::rms_norm_again(norm, &kept.middle_norm)?;
     let gate = place(Target::Gate, (at.gate, None));
     let dnormed = projection_backward(pass, grads, gate, x, &dgate, None)?;
@@ -153,6 +152,7 @@ pub(super) fn backward(
     let mut dmiddle = dy;
     let dw = grads.weight(at.middle_norm);
     ops::rms_norm_backward(norm, &kept.middle_norm, &dnormed, &mut dmiddle, dw)?;
+    drop(middle);
 
     let o = place(Target::O, at.o);
     let dmixed = projection_backward(pass, grads, o, &kept.mixed, &dmiddle, None)?;
