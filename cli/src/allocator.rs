@@ -1,8 +1,8 @@
 //! The process's memory allocator, and how long it keeps what was freed.
 //!
 //! A training step frees and takes the same large tensors again and again. An allocator that hands them back
-//! to the system in between pays for every page again when it is written: a tenth of a training step, and where a
-//! virtual machine's host takes free pages away as well, a tenth even if it happens only once in ten seconds.
+//! to the system in between pays for every page again when it is written: a tenth of a training step, and on one
+//! virtual machine a tenth even where it happened only once in ten seconds.
 
 use std::ffi::{c_int, c_long};
 

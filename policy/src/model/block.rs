@@ -64,7 +64,7 @@ impl Attend for Packed<'_> {
 }
 
 /// Activations of one layer that its gradient reads. What a norm gave is not among them: it is one pass over what
-/// went in. Nor is what attention leaves in the middle of the layer: the smallest product, a thirtieth of a step's
+/// went in. Nor is what attention leaves in the middle of the layer: a small product, a thirtieth of a step's
 /// arithmetic, and a tenth of what would be kept.
 pub(super) struct Kept {
     input: Tensor,
