@@ -26,8 +26,8 @@ const MIN_TASK: usize = 1 << 18;
 const PAGE: usize = 1024;
 /// Tasks for each thread, so that one that is held up leaves the others something to take.
 const TASKS: usize = 4;
-/// As [`TASKS`], where both matrices are long and narrow, as in the gradient of a weight: each task more reads or lays
-/// out anew what another one does as well, and that is much beside its products.
+/// As [`TASKS`], where the right-hand matrix is laid out on the way: each task more reads or lays out anew what another
+/// one does as well, and in narrower pieces.
 const FEW_TASKS: usize = 2;
 
 /// A view of a matrix: element `(i, j)` is `data[i * row_stride + j * col_stride]`.
@@ -149,7 +149,7 @@ impl Grid {
             return Self { rows: 1, columns: 1 };
         }
         let (from_a, from_b) = (a.is_gathered(), matches!(b, Rhs::Plain(_)));
-        let each = if a.col_stride != 1 && from_b { FEW_TASKS } else { TASKS };
+        let each = if from_b { FEW_TASKS } else { TASKS };
         let wanted = most.min(threads * each);
         let (most_rows, most_columns) = (m.div_ceil(MIN_ROWS), n.div_ceil(2 * NR));
         let weight = |copied: bool| 1 + usize::from(copied);

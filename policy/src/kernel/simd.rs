@@ -20,6 +20,18 @@ pub fn has_avx512() -> bool {
     }
 }
 
+/// Fetches the line of this address into the nearest cache. A hint: any address will do.
+#[inline(always)]
+pub fn fetch(address: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every processor of this architecture has the instruction, and it never faults.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
 /// Runs `work` as compiled for the widest vectors of the machine. Worth it around a loop over floats whose body is
 /// inlined; what is not inlined stays as it is.
 #[inline(always)]

@@ -3,8 +3,9 @@
 //! Invariant: as `tile`'s: one fused multiply-add a step of the depth, in order. Columns past the width are neither
 //! read nor written.
 
-use super::tile::Tile;
+use super::tile::{AHEAD, Tile};
 use crate::kernel::panels::NR;
+use crate::kernel::simd::fetch;
 use std::arch::x86_64::{
     __mmask16, _MM_HINT_T1, _mm_prefetch, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps,
     _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
@@ -74,6 +75,11 @@ unsafe fn rows<const R: usize, const P: usize, const ADJACENT: bool>(tile: &Tile
                     _mm_prefetch::<_MM_HINT_T1>(soon.cast());
                     *soon = soon.wrapping_add(NR);
                 }
+            }
+            if ADJACENT {
+                let soon = a.wrapping_add(AHEAD * depth_stride);
+                fetch(soon);
+                fetch(soon.wrapping_add(R - 1));
             }
             a = a.wrapping_add(depth_stride);
             b = b.wrapping_add(NR);

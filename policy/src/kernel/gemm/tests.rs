@@ -87,11 +87,15 @@ fn a_grid_covers_everything_and_reads_little() {
     assert_eq!(of((4096, 1024, 1024), rows, 1), Grid { rows: 1, columns: 1 });
     assert_eq!(of((8, 32, 64), rows, 4), Grid { rows: 1, columns: 1 }, "too little to share");
     // A has many rows: they are cut, so that each is read once.
-    assert_eq!(of((8192, 256, 1024), rows, 2), Grid { rows: 8, columns: 1 });
+    assert_eq!(of((8192, 256, 1024), rows, 2), Grid { rows: 4, columns: 1 });
     // Few rows, and much to lay out: once.
-    assert_eq!(of((128, 4096, 1024), rows, 2), Grid { rows: 1, columns: 8 });
+    assert_eq!(of((128, 4096, 1024), rows, 2), Grid { rows: 1, columns: 4 });
+    // Nothing is laid out: more tasks.
+    let packed = Panels::pack(Mat::rows(&vec![0f32; 16 * 4096], 4096), 16, 4096);
+    let kept = Grid::new((128, 4096, 1024), rows, Rhs::Packed(&packed), 2);
+    assert_eq!(kept, Grid { rows: 1, columns: 8 });
     // Too few columns for everybody.
-    assert_eq!(of((4096, 64, 1024), rows, 4), Grid { rows: 16, columns: 1 });
+    assert_eq!(of((4096, 64, 1024), rows, 4), Grid { rows: 8, columns: 1 });
     // Both sides are copied: about square. Likewise where the left one is read in place, across its rows.
     assert_eq!(of((1024, 1024, 4096), turned, 2), Grid { rows: 2, columns: 2 });
     let across = Mat::transposed(&data, 688);

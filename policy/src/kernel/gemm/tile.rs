@@ -4,7 +4,11 @@
 //! its registers.
 
 use crate::kernel::panels::NR;
-use crate::kernel::simd::has_avx512;
+use crate::kernel::simd::{fetch, has_avx512};
+
+/// How many steps of the depth ahead the rows of a strip are fetched that lie one float apart. The steps of such a strip
+/// lie a row of the matrix apart, and a processor that sees a pattern in what is read looks no further than half a page.
+pub(super) const AHEAD: usize = 16;
 
 /// A part of `C` that is computed in registers, and what it is computed from.
 #[derive(Clone, Copy)]
@@ -13,7 +17,7 @@ pub(super) struct Tile {
     pub depth: usize,
     /// The first element of the strip of `A`.
     pub a: *const f32,
-    /// From one row of the strip to the next.
+    /// From one row of the strip to the next. This or `depth_stride` is 1.
     pub row_stride: usize,
     /// From one step of the depth to the next.
     pub depth_stride: usize,
@@ -67,6 +71,7 @@ impl Shape {
     /// `a`, `b` and `c` cover what the tile says; nobody else uses that part of `C` meanwhile.
     #[inline]
     pub unsafe fn compute(self, tile: &Tile) {
+        debug_assert!(tile.row_stride == 1 || tile.depth_stride == 1);
         debug_assert!((1..=self.rows).contains(&tile.height));
         debug_assert!((1..=self.panels * NR).contains(&tile.width));
         #[cfg(target_arch = "x86_64")]
@@ -108,13 +113,24 @@ unsafe fn narrow(tile: &Tile) {
 unsafe fn of_height(tile: &Tile) {
     // SAFETY: passed on from the caller.
     unsafe {
+        match tile.row_stride == 1 {
+            true => of_kind::<true>(tile),
+            false => of_kind::<false>(tile),
+        }
+    }
+}
+
+#[inline]
+unsafe fn of_kind<const ADJACENT: bool>(tile: &Tile) {
+    // SAFETY: passed on from the caller.
+    unsafe {
         match tile.height {
-            6 => rows::<6>(tile),
-            5 => rows::<5>(tile),
-            4 => rows::<4>(tile),
-            3 => rows::<3>(tile),
-            2 => rows::<2>(tile),
-            _ => rows::<1>(tile),
+            6 => rows::<6, ADJACENT>(tile),
+            5 => rows::<5, ADJACENT>(tile),
+            4 => rows::<4, ADJACENT>(tile),
+            3 => rows::<3, ADJACENT>(tile),
+            2 => rows::<2, ADJACENT>(tile),
+            _ => rows::<1, ADJACENT>(tile),
         }
     }
 }
@@ -130,9 +146,10 @@ fn fma(x: f32, b: Lanes, mut c: Lanes) -> Lanes {
     c
 }
 
+/// `R` rows of a panel; `ADJACENT` ones lie one float apart.
 #[inline(never)]
-unsafe fn rows<const R: usize>(tile: &Tile) {
-    let Tile { c, ldc, row_stride, depth_stride, .. } = *tile;
+unsafe fn rows<const R: usize, const ADJACENT: bool>(tile: &Tile) {
+    let Tile { c, ldc, depth_stride, .. } = *tile;
     // SAFETY: the caller promises R rows of strip and of C, and depth rows of the panel.
     unsafe {
         let mut acc = [[[0f32; 8]; 2]; R];
@@ -142,17 +159,29 @@ unsafe fn rows<const R: usize>(tile: &Tile) {
                 row[1] = c.add(i * ldc + 8).cast::<Lanes>().read_unaligned();
             }
         }
-        let (mut a, mut b) = (tile.a, tile.b);
-        for _ in 0..tile.depth {
+        let mut b = tile.b;
+        let mut step = |values: [f32; R]| {
             let b0 = b.cast::<Lanes>().read_unaligned();
             let b1 = b.add(8).cast::<Lanes>().read_unaligned();
-            for (i, row) in acc.iter_mut().enumerate() {
-                let x = *a.add(i * row_stride);
+            for (row, x) in acc.iter_mut().zip(values) {
                 row[0] = fma(x, b0, row[0]);
                 row[1] = fma(x, b1, row[1]);
             }
-            a = a.wrapping_add(depth_stride);
             b = b.wrapping_add(NR);
+        };
+        if ADJACENT {
+            let mut a = tile.a;
+            for _ in 0..tile.depth {
+                fetch(a.wrapping_add(AHEAD * depth_stride));
+                step(std::array::from_fn(|i| *a.add(i)));
+                a = a.wrapping_add(depth_stride);
+            }
+        } else {
+            let rows: [*const f32; R] =
+                std::array::from_fn(|i| tile.a.wrapping_add(i * tile.row_stride));
+            for p in 0..tile.depth {
+                step(rows.map(|a| *a.add(p)));
+            }
         }
         for (i, row) in acc.iter().enumerate() {
             c.add(i * ldc).cast::<Lanes>().write_unaligned(row[0]);
