@@ -85,7 +85,9 @@ pub fn orders_to_proto(orders: &Orders, parcel: Option<&Parcel>) -> proto::Broad
         }
         (Order::Stand | Order::Send(..), _) => None,
     };
-    let within_ms = u64::try_from(orders.within.as_millis()).unwrap_or(u64::MAX);
+    // Upwards: a member that gives up sooner than its convener looks like one whose transport broke.
+    let within_ms = orders.within.as_nanos().div_ceil(1_000_000);
+    let within_ms = u64::try_from(within_ms).unwrap_or(u64::MAX);
     proto::BroadcastOrders { order, within_ms }
 }
 
@@ -181,6 +183,15 @@ mod tests {
         {
             let (found, what) = orders_from_proto(&orders_to_proto(&orders(order), known)).unwrap();
             assert_eq!((found.order, what), (Order::Stand, None));
+        }
+    }
+
+    #[test]
+    fn nobody_is_told_to_give_up_before_its_convener_does() {
+        for (micros, told) in [(0, 0), (1, 1), (999, 1), (1000, 1), (1001, 2), (3_999_001, 4000)] {
+            let within = Duration::from_micros(micros);
+            let orders = Orders { order: Order::Stand, within, catch_up: None };
+            assert_eq!(orders_to_proto(&orders, None).within_ms, told, "{micros} µs");
         }
     }
 
