@@ -1,4 +1,4 @@
-//! Matrix products: `C (+)= A · B`, any strides.
+//! Matrix products: `C (+)= A · B`, of matrices in rows or transposed, rows any number of floats apart.
 //!
 //! Invariant: `C[i][j]` is the chain `fma(A[i][k-1], B[k-1][j], … fma(A[i][0], B[0][j], c0))` in exactly
 //! this order, where `c0` is 0 or the old `C[i][j]`. Cutting `k` into blocks continues the chain from
@@ -30,7 +30,8 @@ const TASKS: usize = 4;
 /// one does as well, and in narrower pieces.
 const FEW_TASKS: usize = 2;
 
-/// A view of a matrix: element `(i, j)` is `data[i * row_stride + j * col_stride]`.
+/// A view of a matrix: element `(i, j)` is `data[i * row_stride + j * col_stride]`. One of the strides is 1, which the
+/// tiles rely on.
 #[derive(Clone, Copy)]
 pub struct Mat<'a> {
     data: &'a [f32],
@@ -73,7 +74,7 @@ impl<'a> Mat<'a> {
     /// Whether strips of rows are copied before they are read. Contiguous rows are read in place, and so are contiguous
     /// columns, unless they lie whole pages apart: then all of a strip falls into a few sets of the caches.
     fn is_gathered(&self) -> bool {
-        self.col_stride != 1 && (self.row_stride != 1 || self.col_stride.is_multiple_of(PAGE))
+        self.col_stride.is_multiple_of(PAGE)
     }
 
     fn check(&self, rows: usize, cols: usize) {
