@@ -7,6 +7,7 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod narrow;
 mod tile;
 
 use super::panels::{NR, Panels, pack_columns, pack_strips};
@@ -14,12 +15,8 @@ use super::parallel::{self, Scratch, SharedMut};
 use std::ops::Range;
 use tile::{Shape, Tile};
 
-/// Depth of a block: two panels of `KC × NR` floats come from the first- or second-level cache.
-const KC: usize = 384;
-/// Rows of a block: `MC × KC` floats stay in the second-level cache.
-const MC: usize = 224;
-/// Columns of a block: what a thread lays out of the right-hand matrix at once. A head's has tens of thousands.
-const NC: usize = 1024;
+/// Floats that a thread lays out of the right-hand matrix at once. A head's has tens of thousands of columns.
+const LAID_OUT: usize = 384 * 1024;
 /// Below this many multiply-adds a task is not worth handing to another thread.
 const MIN_TASK: usize = 1 << 18;
 /// Floats of a page of memory.
@@ -69,12 +66,6 @@ impl<'a> Mat<'a> {
 
     pub(super) fn row_stride(&self) -> usize {
         self.row_stride
-    }
-
-    /// Whether strips of rows are copied before they are read. Contiguous rows are read in place, and so are contiguous
-    /// columns, unless they lie whole pages apart: then all of a strip falls into a few sets of the caches.
-    fn is_gathered(&self) -> bool {
-        self.col_stride.is_multiple_of(PAGE)
     }
 
     fn check(&self, rows: usize, cols: usize) {
@@ -149,7 +140,7 @@ impl Grid {
         if threads == 1 || most < 2 {
             return Self { rows: 1, columns: 1 };
         }
-        let (from_a, from_b) = (a.is_gathered(), matches!(b, Rhs::Plain(_)));
+        let (from_a, from_b) = (Shape::of_machine().gathers(a), matches!(b, Rhs::Plain(_)));
         let each = if from_b { FEW_TASKS } else { TASKS };
         let wanted = most.min(threads * each);
         let (most_rows, most_columns) = (m.div_ceil(MIN_ROWS), n.div_ceil(2 * NR));
@@ -236,8 +227,10 @@ impl Task<'_> {
         parallel::with_scratch(|scratch| match self.b {
             Rhs::Packed(_) => self.columns(self.columns.clone(), scratch),
             Rhs::Plain(_) => {
-                for from in self.columns.clone().step_by(NC) {
-                    self.columns(from..self.columns.end.min(from + NC), scratch);
+                let depth = self.depth.min(self.shape.block(self.a).depth);
+                let most = (LAID_OUT / depth).next_multiple_of(self.shape.panels * NR);
+                for from in self.columns.clone().step_by(most) {
+                    self.columns(from..self.columns.end.min(from + most), scratch);
                 }
             }
         });
@@ -245,7 +238,8 @@ impl Task<'_> {
 
     /// All rows and all of the depth of some columns.
     fn columns(&self, columns: Range<usize>, scratch: &mut Scratch) {
-        let blocks = self.depth.div_ceil(KC);
+        let most = self.shape.block(self.a);
+        let blocks = self.depth.div_ceil(most.depth);
         for block in 0..blocks {
             let depth = part(self.depth, blocks, 16, block);
             let (panels, panel_stride): (&[f32], usize) = match self.b {
@@ -255,9 +249,9 @@ impl Task<'_> {
                     (&scratch.b, depth.len() * NR)
                 }
             };
-            let parts = self.rows.len().div_ceil(MC);
+            let parts = self.rows.len().div_ceil(most.rows);
             for i in 0..parts {
-                let rows = part(self.rows.len(), parts, 1, i);
+                let rows = part(self.rows.len(), parts, self.shape.rows, i);
                 let rows = self.rows.start + rows.start..self.rows.start + rows.end;
                 let panels = (panels, panel_stride);
                 self.block(rows, columns.clone(), depth.clone(), panels, &mut scratch.a);
@@ -280,7 +274,7 @@ impl Task<'_> {
             let rows_of = part(rows.len(), strips, 1, i);
             rows.start + rows_of.start..rows.start + rows_of.end
         };
-        let gathered = a.is_gathered();
+        let gathered = shape.gathers(a);
         if gathered {
             pack_strips(a, depth.clone(), (strips, shape.strip), scratch, strip);
         }
@@ -292,17 +286,9 @@ impl Task<'_> {
             debug_assert!(
                 panel.len() >= (width.div_ceil(NR) - 1) * panel_stride + depth.len() * NR
             );
-            // Weights are packed once and read from memory each time: the last strips fetch the next panels.
             let next = panels.get((index + 1) * shape.panels * panel_stride..).unwrap_or(panel);
-            let second = next.get(panel_stride..).unwrap_or(next);
             for i in 0..strips {
                 let rows = strip(i);
-                let ahead = match strips - i {
-                    1 if strips == 1 => [next, second],
-                    1 => [panel, second],
-                    2 => [next, panel],
-                    _ => [panel, panel],
-                };
                 let (from, row_stride, depth_stride) = if gathered {
                     (&scratch[i * depth.len() * shape.strip..], 1, shape.strip)
                 } else {
@@ -315,7 +301,7 @@ impl Task<'_> {
                     depth_stride,
                     b: panel.as_ptr(),
                     panel_stride,
-                    ahead: ahead.map(<[f32]>::as_ptr),
+                    ahead: shape.ahead((i, strips, depth.len()), (panel, next), panel_stride),
                     // SAFETY: inside C, as checked in `run`.
                     c: unsafe { self.c.add(rows.start * ldc + j) },
                     ldc,

@@ -12,6 +12,9 @@ use std::ops::Range;
 /// Columns of a panel: two registers of eight floats.
 pub const NR: usize = 16;
 
+/// Floats of a step in a strip of rows that is narrower than a panel.
+pub const STRIP: usize = 8;
+
 /// A packed `k × n` matrix.
 #[derive(Clone, Debug, Default)]
 pub struct Panels {
@@ -98,8 +101,8 @@ pub fn pack_columns(b: Mat<'_>, columns: Range<usize>, depth: Range<usize>, out:
     });
 }
 
-/// Packs `strips` ranges of rows of a left-hand matrix, each into `[depth][size]`. What is past a range's last row is
-/// anything.
+/// Packs `strips` ranges of rows of a left-hand matrix, each into `[depth][size]`, a size of [`NR`] or [`STRIP`]. What is
+/// past a range's last row is anything.
 pub(super) fn pack_strips(
     a: Mat<'_>,
     depth: Range<usize>,
@@ -160,8 +163,8 @@ fn pack(
                 let slot = &mut out[(i * k + p) * size..][..size];
                 let row = &b.data()[b.at(depth.start + p, columns.start)..];
                 match row.get(..size) {
-                    Some(row) if whole && size == NR => copy_line(row, slot),
-                    Some(row) if whole => slot.copy_from_slice(row),
+                    Some(row) if whole && size == NR => copy_line::<NR>(row, slot),
+                    Some(row) if whole => copy_line::<STRIP>(row, slot),
                     _ => slot[..columns.len()].copy_from_slice(&row[..columns.len()]),
                 }
             }
@@ -169,10 +172,10 @@ fn pack(
     }
 }
 
-/// [`NR`] floats: a copy whose length the compiler knows.
+/// A copy whose length the compiler knows.
 #[inline(always)]
-fn copy_line(from: &[f32], to: &mut [f32]) {
-    if let (Some(from), Some(to)) = (from.first_chunk::<NR>(), to.first_chunk_mut::<NR>()) {
+fn copy_line<const N: usize>(from: &[f32], to: &mut [f32]) {
+    if let (Some(from), Some(to)) = (from.first_chunk::<N>(), to.first_chunk_mut::<N>()) {
         *to = *from;
     }
 }
@@ -194,11 +197,14 @@ fn transpose_into(
             && size == NR
             && columns.len() == NR
             && b.row_stride() == 1
-            && super::simd::has_avx512()
+            && std::is_x86_feature_detected!("avx")
         {
-            let from = b.at(depth.start + p0, columns.start);
-            // SAFETY: the machine has AVX-512; sixteen floats of each column lie inside the view.
-            unsafe { transpose::sixteen(&b.data()[from..], b.col_stride(), block) };
+            let from = &b.data()[b.at(depth.start + p0, columns.start)..];
+            // SAFETY: the machine has what they are compiled for.
+            match super::simd::has_avx512() {
+                true => unsafe { transpose::by_sixteen(from, b.col_stride(), block) },
+                false => unsafe { transpose::by_eight(from, b.col_stride(), block) },
+            }
             continue;
         }
         for column in 0..columns.len() {

@@ -25,7 +25,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
     #[test]
     fn every_element_is_the_plain_chain(
-        m in 1usize..40, n in 1usize..70, k in 1usize..900, seed in 1u32..1000,
+        m in 1usize..40, n in 1usize..70, k in 1usize..1500, seed in 1u32..1000,
         ta: bool, tb: bool, packed: bool, carry: bool, threads in 1usize..4,
         row_parts in 1usize..5, column_parts in 1usize..5, pages: bool,
     ) {
@@ -67,8 +67,9 @@ fn with_shape(
 }
 
 #[test]
-fn more_columns_than_a_block_has_are_the_plain_chain() {
-    let (m, n, k) = (3, 2 * NC + 5, 7);
+fn more_columns_than_are_laid_out_at_once_are_the_plain_chain() {
+    let k = 384;
+    let (m, n) = (3, 2 * LAID_OUT / k + 5);
     let (da, db, before) = (numbers(m * k, 1), numbers(n * k, 2), numbers(m * n, 3));
     let (a, b) = (Mat::rows(&da, k), Mat::transposed(&db, k));
     let mut c = before.clone();

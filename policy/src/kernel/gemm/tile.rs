@@ -3,8 +3,10 @@
 //! Invariant: an element of a tile is the chain over the depth in order, whatever the tile's size and the width of
 //! its registers.
 
-use crate::kernel::panels::NR;
-use crate::kernel::simd::{fetch, has_avx512};
+use super::narrow::{self, MR, UNROLL};
+use super::{Mat, PAGE};
+use crate::kernel::panels::{NR, STRIP};
+use crate::kernel::simd::has_avx512;
 
 /// How many steps of the depth ahead the rows of a strip are fetched that lie one float apart. The steps of such a strip
 /// lie a row of the matrix apart, and a processor that sees a pattern in what is read looks no further than half a page.
@@ -25,7 +27,7 @@ pub(super) struct Tile {
     pub b: *const f32,
     /// From one panel to the next.
     pub panel_stride: usize,
-    /// Panels that are wanted soon, to be fetched from memory meanwhile. Never read.
+    /// Lines that are wanted soon, to be fetched from memory meanwhile. Never read.
     pub ahead: [*const f32; 2],
     /// The first element of `C`.
     pub c: *mut f32,
@@ -51,6 +53,15 @@ pub(super) struct Shape {
     wide: bool,
 }
 
+/// How much of a product is computed before the next part of the depth begins. Its rows stay in the second-level cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Block {
+    /// Most steps of the depth.
+    pub depth: usize,
+    /// Most rows.
+    pub rows: usize,
+}
+
 impl Shape {
     /// 14 × 32 with the 32 registers of AVX-512, else 6 × 16: twelve of AVX2's sixteen registers.
     pub fn of_machine() -> Self {
@@ -62,7 +73,51 @@ impl Shape {
 
     /// What every machine can compute.
     pub const fn narrow() -> Self {
-        Self { rows: MR, panels: 1, strip: MR, wide: false }
+        Self { rows: MR, panels: 1, strip: STRIP, wide: false }
+    }
+
+    /// Whether strips of rows are copied before they are read. Contiguous rows are read in place, and so are contiguous
+    /// columns, unless they lie whole pages apart, or half ones where the caches are small: then all of a strip falls
+    /// into a few sets of the caches.
+    pub fn gathers(self, a: Mat<'_>) -> bool {
+        a.col_stride().is_multiple_of(if self.wide { PAGE } else { PAGE / 2 })
+    }
+
+    /// The largest block for this left-hand matrix. Each part of the depth reads and writes all of `C`, so narrow tiles
+    /// take long ones; but steps that lie a row apart fill the caches with lines of which they read little.
+    pub fn block(self, a: Mat<'_>) -> Block {
+        match (self.wide, a.col_stride() == 1) {
+            (true, _) => Block { depth: 384, rows: 224 },
+            (false, true) => Block { depth: 1024, rows: 66 },
+            (false, false) => Block { depth: 384, rows: 114 },
+        }
+    }
+
+    /// What strip `i` of `strips` fetches meanwhile: the last ones the panels after `panel`, which begin at `next` and
+    /// are of this depth, the others nothing new. Weights are packed once and read from memory each time.
+    pub fn ahead(
+        self,
+        (i, strips, depth): (usize, usize, usize),
+        (panel, next): (&[f32], &[f32]),
+        panel_stride: usize,
+    ) -> [*const f32; 2] {
+        let left = strips - i;
+        if self.wide {
+            let second = next.get(panel_stride..).unwrap_or(next);
+            let ahead = match left {
+                1 if strips == 1 => [next, second],
+                1 => [panel, second],
+                2 => [next, panel],
+                _ => [panel, panel],
+            };
+            return ahead.map(<[f32]>::as_ptr);
+        }
+        // A line for each `UNROLL` steps: so many strips share a panel.
+        let from = match UNROLL.checked_sub(left) {
+            Some(share) => next.as_ptr().wrapping_add(share * depth / UNROLL * NR),
+            None => panel.as_ptr(),
+        };
+        [from, from]
     }
 
     /// Computes a tile of at most this shape.
@@ -80,112 +135,6 @@ impl Shape {
             return unsafe { super::avx512::compute(tile) };
         }
         // SAFETY: passed on from the caller.
-        unsafe { narrow(tile) }
-    }
-}
-
-/// Rows of a narrow tile.
-const MR: usize = 6;
-
-/// One panel; columns past the width go to a copy.
-unsafe fn narrow(tile: &Tile) {
-    let Tile { c, ldc, height, width, .. } = *tile;
-    // SAFETY: passed on from the caller; the local copy is a full MR × NR tile.
-    unsafe {
-        if width == NR {
-            return of_height(tile);
-        }
-        let mut whole = [0f32; MR * NR];
-        if tile.carry {
-            for i in 0..height {
-                let to = whole.as_mut_ptr().add(i * NR);
-                std::ptr::copy_nonoverlapping(c.add(i * ldc), to, width);
-            }
-        }
-        of_height(&Tile { c: whole.as_mut_ptr(), ldc: NR, width: NR, ..*tile });
-        for i in 0..height {
-            std::ptr::copy_nonoverlapping(whole.as_ptr().add(i * NR), c.add(i * ldc), width);
-        }
-    }
-}
-
-#[inline]
-unsafe fn of_height(tile: &Tile) {
-    // SAFETY: passed on from the caller.
-    unsafe {
-        match tile.row_stride == 1 {
-            true => of_kind::<true>(tile),
-            false => of_kind::<false>(tile),
-        }
-    }
-}
-
-#[inline]
-unsafe fn of_kind<const ADJACENT: bool>(tile: &Tile) {
-    // SAFETY: passed on from the caller.
-    unsafe {
-        match tile.height {
-            6 => rows::<6, ADJACENT>(tile),
-            5 => rows::<5, ADJACENT>(tile),
-            4 => rows::<4, ADJACENT>(tile),
-            3 => rows::<3, ADJACENT>(tile),
-            2 => rows::<2, ADJACENT>(tile),
-            _ => rows::<1, ADJACENT>(tile),
-        }
-    }
-}
-
-/// Eight floats: one AVX register, two NEON ones. Written as an array so that it compiles everywhere.
-type Lanes = [f32; 8];
-
-#[inline(always)]
-fn fma(x: f32, b: Lanes, mut c: Lanes) -> Lanes {
-    for l in 0..8 {
-        c[l] = x.mul_add(b[l], c[l]);
-    }
-    c
-}
-
-/// `R` rows of a panel; `ADJACENT` ones lie one float apart.
-#[inline(never)]
-unsafe fn rows<const R: usize, const ADJACENT: bool>(tile: &Tile) {
-    let Tile { c, ldc, depth_stride, .. } = *tile;
-    // SAFETY: the caller promises R rows of strip and of C, and depth rows of the panel.
-    unsafe {
-        let mut acc = [[[0f32; 8]; 2]; R];
-        if tile.carry {
-            for (i, row) in acc.iter_mut().enumerate() {
-                row[0] = c.add(i * ldc).cast::<Lanes>().read_unaligned();
-                row[1] = c.add(i * ldc + 8).cast::<Lanes>().read_unaligned();
-            }
-        }
-        let mut b = tile.b;
-        let mut step = |values: [f32; R]| {
-            let b0 = b.cast::<Lanes>().read_unaligned();
-            let b1 = b.add(8).cast::<Lanes>().read_unaligned();
-            for (row, x) in acc.iter_mut().zip(values) {
-                row[0] = fma(x, b0, row[0]);
-                row[1] = fma(x, b1, row[1]);
-            }
-            b = b.wrapping_add(NR);
-        };
-        if ADJACENT {
-            let mut a = tile.a;
-            for _ in 0..tile.depth {
-                fetch(a.wrapping_add(AHEAD * depth_stride));
-                step(std::array::from_fn(|i| *a.add(i)));
-                a = a.wrapping_add(depth_stride);
-            }
-        } else {
-            let rows: [*const f32; R] =
-                std::array::from_fn(|i| tile.a.wrapping_add(i * tile.row_stride));
-            for p in 0..tile.depth {
-                step(rows.map(|a| *a.add(p)));
-            }
-        }
-        for (i, row) in acc.iter().enumerate() {
-            c.add(i * ldc).cast::<Lanes>().write_unaligned(row[0]);
-            c.add(i * ldc + 8).cast::<Lanes>().write_unaligned(row[1]);
-        }
+        unsafe { narrow::compute(tile) }
     }
 }

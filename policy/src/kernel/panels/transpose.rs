@@ -1,15 +1,52 @@
-//! Sixteen columns of sixteen floats turned into sixteen rows, in registers.
+//! Sixteen columns of sixteen floats turned into sixteen rows, in registers of AVX-512 or of AVX.
 //!
 //! Invariant: a copy; no float is changed.
 
 use super::NR;
 use std::arch::x86_64::{
-    __m512, _mm512_castpd_ps, _mm512_castps_pd, _mm512_loadu_ps, _mm512_setzero_ps,
-    _mm512_shuffle_f32x4, _mm512_storeu_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps,
-    _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+    __m512, _mm_loadu_ps, _mm256_castps128_ps256, _mm256_insertf128_ps, _mm256_shuffle_ps,
+    _mm256_storeu_ps, _mm256_unpackhi_ps, _mm256_unpacklo_ps, _mm512_castpd_ps, _mm512_castps_pd,
+    _mm512_loadu_ps, _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_storeu_ps, _mm512_unpackhi_pd,
+    _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
 };
 
-/// `out[p][column] = from[column · stride + p]` for sixteen of both.
+/// `out[p][column] = from[column · stride + p]` for sixteen of both, in registers of eight.
+///
+/// # Safety
+/// The machine has AVX.
+///
+/// # Panics
+/// When either slice is too short.
+#[target_feature(enable = "avx")]
+pub(super) unsafe fn by_eight(from: &[f32], stride: usize, out: &mut [f32]) {
+    assert!(from.len() >= (NR - 1) * stride + NR && out.len() >= NR * NR, "a block of 16 × 16");
+    for (p, column) in (0..NR).step_by(4).flat_map(|p| [(p, 0), (p, 8)]) {
+        // Four steps of a column, and of the one four columns further.
+        let two = |i: usize| {
+            // SAFETY: inside of `from`, as asserted.
+            unsafe {
+                let first = from.as_ptr().add((column + i) * stride + p);
+                let low = _mm256_castps128_ps256(_mm_loadu_ps(first));
+                _mm256_insertf128_ps::<1>(low, _mm_loadu_ps(first.add(4 * stride)))
+            }
+        };
+        let [a, b, c, d] = [two(0), two(1), two(2), two(3)];
+        let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+        let (low2, high2) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+        let rows = [
+            _mm256_shuffle_ps::<0x44>(low, low2),
+            _mm256_shuffle_ps::<0xee>(low, low2),
+            _mm256_shuffle_ps::<0x44>(high, high2),
+            _mm256_shuffle_ps::<0xee>(high, high2),
+        ];
+        for (i, row) in rows.into_iter().enumerate() {
+            // SAFETY: inside of `out`, as asserted.
+            unsafe { _mm256_storeu_ps(out.as_mut_ptr().add((p + i) * NR + column), row) };
+        }
+    }
+}
+
+/// As [`by_eight`], in registers of sixteen.
 ///
 /// # Safety
 /// The machine has AVX-512.
@@ -17,7 +54,7 @@ use std::arch::x86_64::{
 /// # Panics
 /// When either slice is too short.
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn sixteen(from: &[f32], stride: usize, out: &mut [f32]) {
+pub(super) unsafe fn by_sixteen(from: &[f32], stride: usize, out: &mut [f32]) {
     assert!(from.len() >= (NR - 1) * stride + NR && out.len() >= NR * NR, "a block of 16 × 16");
     let mut rows = [_mm512_setzero_ps(); NR];
     for (column, row) in rows.iter_mut().enumerate() {
