@@ -5,6 +5,7 @@
 //! `C`, so neither tile sizes nor threads nor the number of rows can change a bit. A library kernel does
 //! not promise that (`gemm` takes another path for a single row), which is why this one exists.
 
+mod ahead;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod narrow;
@@ -12,6 +13,7 @@ mod tile;
 
 use super::panels::{NR, Panels, pack_columns, pack_strips};
 use super::parallel::{self, Scratch, SharedMut};
+use ahead::{Ahead, NextBlock};
 use std::ops::Range;
 use tile::{Shape, Tile};
 
@@ -249,17 +251,33 @@ impl Task<'_> {
                     (&scratch.b, depth.len() * NR)
                 }
             };
+            let next = (block + 1 < blocks).then(|| part(self.depth, blocks, 16, block + 1));
+            let next = next.and_then(|depth| self.next_block(&columns, depth));
             let parts = self.rows.len().div_ceil(most.rows);
             for i in 0..parts {
                 let rows = part(self.rows.len(), parts, self.shape.rows, i);
                 let rows = self.rows.start + rows.start..self.rows.start + rows.end;
                 let panels = (panels, panel_stride);
-                self.block(rows, columns.clone(), depth.clone(), panels, &mut scratch.a);
+                let next = next.as_ref().map(|next| (i, next));
+                self.block(rows, columns.clone(), depth.clone(), panels, &mut scratch.a, next);
             }
         }
     }
 
-    /// Some rows, some columns, and a part of the depth.
+    /// What the tiles of a block fetch of the next one. Narrow ones alone, and where both matrices are read across their
+    /// rows: a row lies too far from the one before it for the processor to look ahead by itself.
+    fn next_block(&self, columns: &Range<usize>, depth: Range<usize>) -> Option<NextBlock<'_>> {
+        match self.b {
+            Rhs::Plain(b) if !self.shape.wide && self.a.row_stride == 1 && b.col_stride == 1 => {
+                let (rows, columns) = (self.rows.clone(), columns.clone());
+                Some(NextBlock { a: self.a, rows, b, columns, depth })
+            }
+            _ => None,
+        }
+    }
+
+    /// Some rows, some columns, and a part of the depth. With `next_block` goes how many blocks of rows came before this
+    /// one.
     fn block(
         &self,
         rows: Range<usize>,
@@ -267,6 +285,7 @@ impl Task<'_> {
         depth: Range<usize>,
         (panels, panel_stride): (&[f32], usize),
         scratch: &mut Vec<f32>,
+        next_block: Option<(usize, &NextBlock<'_>)>,
     ) {
         let Self { a, ldc, shape, .. } = *self;
         let strips = rows.len().div_ceil(shape.rows);
@@ -280,6 +299,7 @@ impl Task<'_> {
         }
         let carry = depth.start > 0 || self.start == Start::Continue;
         let step = shape.panels * NR;
+        let tiles = columns.len().div_ceil(step) * strips;
         for (index, j) in columns.clone().step_by(step).enumerate() {
             let panel = &panels[index * shape.panels * panel_stride..];
             let width = step.min(columns.end - j);
@@ -294,6 +314,9 @@ impl Task<'_> {
                 } else {
                     (&a.data[a.at(rows.start, depth.start)..], a.row_stride, a.col_stride)
                 };
+                let of_block = next_block.and_then(|(before, next)| {
+                    Ahead::block(next, before * tiles + index * strips + i)
+                });
                 let tile = Tile {
                     depth: depth.len(),
                     a: from.as_ptr(),
@@ -301,7 +324,10 @@ impl Task<'_> {
                     depth_stride,
                     b: panel.as_ptr(),
                     panel_stride,
-                    ahead: shape.ahead((i, strips, depth.len()), (panel, next), panel_stride),
+                    ahead: of_block.unwrap_or_else(|| {
+                        let strip = (i, strips, depth.len());
+                        Ahead::panels(shape.wide, strip, (panel, next), panel_stride)
+                    }),
                     // SAFETY: inside C, as checked in `run`.
                     c: unsafe { self.c.add(rows.start * ldc + j) },
                     ldc,

@@ -42,7 +42,8 @@ const FETCHING: usize = 6;
 /// `R` rows and `P` panels; `ADJACENT` rows of the strip lie one float apart.
 #[target_feature(enable = "avx512f")]
 unsafe fn rows<const R: usize, const P: usize, const ADJACENT: bool>(tile: &Tile) {
-    let Tile { c, ldc, depth_stride, panel_stride, mut ahead, .. } = *tile;
+    let Tile { c, ldc, depth_stride, panel_stride, .. } = *tile;
+    let mut ahead = tile.ahead.lines;
     let row_stride = if ADJACENT { 1 } else { tile.row_stride };
     let last = __mmask16::MAX >> (P * NR - tile.width);
     let mask = |p: usize| if p + 1 == P { last } else { __mmask16::MAX };

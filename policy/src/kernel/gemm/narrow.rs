@@ -91,10 +91,10 @@ unsafe fn rows<const R: usize, const ADJACENT: bool>(tile: &Tile) {
         }
         let strip = Strip::<R, ADJACENT>::of(tile);
         let whole = tile.depth / UNROLL * UNROLL;
-        let mut ahead = tile.ahead[0];
+        let (mut ahead, ahead_step) = (tile.ahead.lines[0], tile.ahead.step);
         for p in (0..whole).step_by(UNROLL) {
             fetch_far(ahead);
-            ahead = ahead.wrapping_add(NR);
+            ahead = ahead.wrapping_add(ahead_step);
             strip.steps::<UNROLL>(p, &mut acc);
         }
         for p in whole..tile.depth {

@@ -3,7 +3,8 @@
 //! Invariant: an element of a tile is the chain over the depth in order, whatever the tile's size and the width of
 //! its registers.
 
-use super::narrow::{self, MR, UNROLL};
+use super::ahead::Ahead;
+use super::narrow::{self, MR};
 use super::{Mat, PAGE};
 use crate::kernel::panels::{NR, STRIP};
 use crate::kernel::simd::has_avx512;
@@ -27,8 +28,8 @@ pub(super) struct Tile {
     pub b: *const f32,
     /// From one panel to the next.
     pub panel_stride: usize,
-    /// Lines that are wanted soon, to be fetched from memory meanwhile. Never read.
-    pub ahead: [*const f32; 2],
+    /// What is fetched from memory meanwhile.
+    pub ahead: Ahead,
     /// The first element of `C`.
     pub c: *mut f32,
     /// From one row of `C` to the next.
@@ -50,7 +51,8 @@ pub(super) struct Shape {
     pub panels: usize,
     /// Floats that a step of the depth takes in a gathered strip.
     pub strip: usize,
-    wide: bool,
+    /// Whether its registers are those of AVX-512.
+    pub wide: bool,
 }
 
 /// How much of a product is computed before the next part of the depth begins. Its rows stay in the second-level cache.
@@ -91,33 +93,6 @@ impl Shape {
             (false, true) => Block { depth: 1024, rows: 66 },
             (false, false) => Block { depth: 384, rows: 114 },
         }
-    }
-
-    /// What strip `i` of `strips` fetches meanwhile: the last ones the panels after `panel`, which begin at `next` and
-    /// are of this depth, the others nothing new. Weights are packed once and read from memory each time.
-    pub fn ahead(
-        self,
-        (i, strips, depth): (usize, usize, usize),
-        (panel, next): (&[f32], &[f32]),
-        panel_stride: usize,
-    ) -> [*const f32; 2] {
-        let left = strips - i;
-        if self.wide {
-            let second = next.get(panel_stride..).unwrap_or(next);
-            let ahead = match left {
-                1 if strips == 1 => [next, second],
-                1 => [panel, second],
-                2 => [next, panel],
-                _ => [panel, panel],
-            };
-            return ahead.map(<[f32]>::as_ptr);
-        }
-        // A line for each `UNROLL` steps: so many strips share a panel.
-        let from = match UNROLL.checked_sub(left) {
-            Some(share) => next.as_ptr().wrapping_add(share * depth / UNROLL * NR),
-            None => panel.as_ptr(),
-        };
-        [from, from]
     }
 
     /// Computes a tile of at most this shape.
