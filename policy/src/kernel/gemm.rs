@@ -21,8 +21,6 @@ use tile::{Shape, Tile};
 const LAID_OUT: usize = 384 * 1024;
 /// Below this many multiply-adds a task is not worth handing to another thread.
 const MIN_TASK: usize = 1 << 18;
-/// Floats of a page of memory.
-const PAGE: usize = 1024;
 /// Tasks for each thread, so that one that is held up leaves the others something to take.
 const TASKS: usize = 4;
 /// As [`TASKS`], where the right-hand matrix is laid out on the way: each task more reads or lays out anew what another

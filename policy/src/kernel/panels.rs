@@ -193,19 +193,11 @@ fn transpose_into(
         let rows = BLOCK.min(depth.len() - p0);
         let block = &mut panel[p0 * size..][..rows * size];
         #[cfg(target_arch = "x86_64")]
-        if rows == BLOCK
-            && size == NR
-            && columns.len() == NR
-            && b.row_stride() == 1
-            && std::is_x86_feature_detected!("avx")
-        {
+        if rows == BLOCK && size == NR && columns.len() == NR && b.row_stride() == 1 {
             let from = &b.data()[b.at(depth.start + p0, columns.start)..];
-            // SAFETY: the machine has what they are compiled for.
-            match super::simd::has_avx512() {
-                true => unsafe { transpose::by_sixteen(from, b.col_stride(), block) },
-                false => unsafe { transpose::by_eight(from, b.col_stride(), block) },
+            if transpose::sixteen(from, b.col_stride(), block) {
+                continue;
             }
-            continue;
         }
         for column in 0..columns.len() {
             let from = b.at(depth.start + p0, columns.start + column);

@@ -23,22 +23,25 @@ pub fn has_avx512() -> bool {
 /// Fetches the line of this address into the nearest cache. A hint: any address will do.
 #[inline(always)]
 pub fn fetch(address: *const f32) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: every processor of this architecture has the instruction, and it never faults.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = address;
+    hint::<true>(address);
 }
 
 /// As [`fetch`], into the cache behind the nearest one: for what is wanted some thousand cycles later.
 #[inline(always)]
 pub fn fetch_far(address: *const f32) {
+    hint::<false>(address);
+}
+
+#[inline(always)]
+fn hint<const NEAR: bool>(address: *const f32) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: as in `fetch`.
+    // SAFETY: every processor of this architecture has the instruction, and it never faults.
     unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(address.cast());
+        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+        match NEAR {
+            true => _mm_prefetch::<_MM_HINT_T0>(address.cast()),
+            false => _mm_prefetch::<_MM_HINT_T1>(address.cast()),
+        }
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = address;

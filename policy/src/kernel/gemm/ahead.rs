@@ -6,11 +6,12 @@ use super::narrow::UNROLL;
 use super::{Mat, NR};
 use std::ops::Range;
 
-/// Lines that are wanted soon, `step` floats from one to the next.
+/// Lines that are wanted soon.
 #[derive(Clone, Copy)]
 pub(super) struct Ahead {
-    /// The first of them; a narrow tile takes no second row of lines.
+    /// The first of each row of lines; a narrow tile fetches the first row alone.
     pub lines: [*const f32; 2],
+    /// From one line to the next.
     pub step: usize,
 }
 
@@ -56,11 +57,11 @@ impl Ahead {
     /// columns of either matrix are in. `None` where the tiles before it have fetched everything.
     pub fn block(next: &NextBlock<'_>, tile: usize) -> Option<Self> {
         let NextBlock { a, rows, b, columns, depth } = next;
-        let (quarter, line) = (tile % UNROLL, tile / UNROLL * NR);
+        let (quarter, line) = (tile % UNROLL, tile / UNROLL);
         let p = depth.start + quarter * depth.len() / UNROLL;
-        let (at, matrix) = match line.checked_sub(rows.len()) {
-            None => (a.at(rows.start + line, p), a),
-            Some(line) if line < columns.len() => (b.at(p, columns.start + line), b),
+        let (at, matrix) = match line.checked_sub(rows.len().div_ceil(NR)) {
+            None => (a.at(rows.start + line * NR, p), a),
+            Some(line) if line * NR < columns.len() => (b.at(p, columns.start + line * NR), b),
             Some(_) => return None,
         };
         let from = matrix.data().as_ptr().wrapping_add(at);

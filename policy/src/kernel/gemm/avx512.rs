@@ -5,10 +5,10 @@
 
 use super::tile::{AHEAD, Tile};
 use crate::kernel::panels::NR;
-use crate::kernel::simd::fetch;
+use crate::kernel::simd::{fetch, fetch_far};
 use std::arch::x86_64::{
-    __mmask16, _MM_HINT_T1, _mm_prefetch, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps,
-    _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
+    __mmask16, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
+    _mm512_set1_ps, _mm512_setzero_ps,
 };
 
 /// Computes a tile.
@@ -72,8 +72,7 @@ unsafe fn rows<const R: usize, const P: usize, const ADJACENT: bool>(tile: &Tile
             }
             if R >= FETCHING {
                 for soon in ahead.iter_mut().take(P) {
-                    // Any address will do: it is a hint.
-                    _mm_prefetch::<_MM_HINT_T1>(soon.cast());
+                    fetch_far(*soon);
                     *soon = soon.wrapping_add(NR);
                 }
             }

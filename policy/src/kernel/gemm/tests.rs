@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+use super::narrow::UNROLL;
+use super::tile::PAGE;
 use super::*;
 use proptest::prelude::*;
 
@@ -105,5 +107,32 @@ fn a_grid_covers_everything_and_reads_little() {
         let ranges: Vec<_> = (0..parts).map(|i| part(all, parts, unit, i)).collect();
         assert!(ranges.windows(2).all(|w| w[0].end == w[1].start), "{ranges:?}");
         assert_eq!((ranges[0].start, ranges[parts - 1].end), (0, all));
+    }
+}
+
+#[test]
+fn tiles_fetch_all_of_the_next_block_and_then_end() {
+    let (rows, columns, depth) = (8..90, 16..80, 384..768);
+    let (da, db) = (vec![0f32; 768 * 100], vec![0f32; 768 * 96]);
+    let (a, b) = (Mat::transposed(&da, 100), Mat::rows(&db, 96));
+    let next =
+        NextBlock { a, rows: rows.clone(), b, columns: columns.clone(), depth: depth.clone() };
+    let tiles: Vec<_> = (0..).map_while(|tile| Ahead::block(&next, tile)).collect();
+    let each = depth.len() / UNROLL;
+    let fetched: std::collections::HashSet<_> = tiles
+        .iter()
+        .flat_map(|soon| (0..each).map(|i| soon.lines[0].wrapping_add(i * soon.step)))
+        .collect();
+    assert_eq!(fetched.len(), tiles.len() * each, "nothing twice");
+    for p in depth {
+        for row in rows.clone().step_by(NR) {
+            assert!(fetched.contains(&da[a.at(row, p)..].as_ptr()), "row {row} of step {p}");
+        }
+        for column in columns.clone().step_by(NR) {
+            assert!(
+                fetched.contains(&db[b.at(p, column)..].as_ptr()),
+                "column {column} of step {p}"
+            );
+        }
     }
 }

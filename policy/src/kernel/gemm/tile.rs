@@ -3,15 +3,18 @@
 //! Invariant: an element of a tile is the chain over the depth in order, whatever the tile's size and the width of
 //! its registers.
 
+use super::Mat;
 use super::ahead::Ahead;
 use super::narrow::{self, MR};
-use super::{Mat, PAGE};
 use crate::kernel::panels::{NR, STRIP};
 use crate::kernel::simd::has_avx512;
 
 /// How many steps of the depth ahead the rows of a strip are fetched that lie one float apart. The steps of such a strip
 /// lie a row of the matrix apart, and a processor that sees a pattern in what is read looks no further than half a page.
 pub(super) const AHEAD: usize = 16;
+
+/// Floats of a page of memory.
+pub(super) const PAGE: usize = 1024;
 
 /// A part of `C` that is computed in registers, and what it is computed from.
 #[derive(Clone, Copy)]

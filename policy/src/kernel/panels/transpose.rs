@@ -3,6 +3,7 @@
 //! Invariant: a copy; no float is changed.
 
 use super::NR;
+use crate::kernel::simd::has_avx512;
 use std::arch::x86_64::{
     __m512, _mm_loadu_ps, _mm256_castps128_ps256, _mm256_insertf128_ps, _mm256_shuffle_ps,
     _mm256_storeu_ps, _mm256_unpackhi_ps, _mm256_unpacklo_ps, _mm512_castpd_ps, _mm512_castps_pd,
@@ -10,20 +11,33 @@ use std::arch::x86_64::{
     _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
 };
 
-/// `out[p][column] = from[column · stride + p]` for sixteen of both, in registers of eight.
-///
-/// # Safety
-/// The machine has AVX.
+/// `out[p][column] = from[column · stride + p]` for sixteen of both. False where the machine has neither.
 ///
 /// # Panics
 /// When either slice is too short.
-#[target_feature(enable = "avx")]
-pub(super) unsafe fn by_eight(from: &[f32], stride: usize, out: &mut [f32]) {
+pub(super) fn sixteen(from: &[f32], stride: usize, out: &mut [f32]) -> bool {
     assert!(from.len() >= (NR - 1) * stride + NR && out.len() >= NR * NR, "a block of 16 × 16");
+    // SAFETY: the machine has what they are compiled for, and the slices are long enough.
+    unsafe {
+        if has_avx512() {
+            by_sixteen(from, stride, out);
+        } else if std::is_x86_feature_detected!("avx") {
+            by_eight(from, stride, out);
+        } else {
+            return false;
+        }
+    }
+    true
+}
+
+/// # Safety
+/// The machine has AVX, and the slices are as [`sixteen`] wants them.
+#[target_feature(enable = "avx")]
+unsafe fn by_eight(from: &[f32], stride: usize, out: &mut [f32]) {
     for (p, column) in (0..NR).step_by(4).flat_map(|p| [(p, 0), (p, 8)]) {
         // Four steps of a column, and of the one four columns further.
         let two = |i: usize| {
-            // SAFETY: inside of `from`, as asserted.
+            // SAFETY: inside of `from`, as the caller promises.
             unsafe {
                 let first = from.as_ptr().add((column + i) * stride + p);
                 let low = _mm256_castps128_ps256(_mm_loadu_ps(first));
@@ -40,25 +54,19 @@ pub(super) unsafe fn by_eight(from: &[f32], stride: usize, out: &mut [f32]) {
             _mm256_shuffle_ps::<0xee>(high, high2),
         ];
         for (i, row) in rows.into_iter().enumerate() {
-            // SAFETY: inside of `out`, as asserted.
+            // SAFETY: inside of `out`, as the caller promises.
             unsafe { _mm256_storeu_ps(out.as_mut_ptr().add((p + i) * NR + column), row) };
         }
     }
 }
 
-/// As [`by_eight`], in registers of sixteen.
-///
 /// # Safety
-/// The machine has AVX-512.
-///
-/// # Panics
-/// When either slice is too short.
+/// As for [`by_eight`], with AVX-512.
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn by_sixteen(from: &[f32], stride: usize, out: &mut [f32]) {
-    assert!(from.len() >= (NR - 1) * stride + NR && out.len() >= NR * NR, "a block of 16 × 16");
+unsafe fn by_sixteen(from: &[f32], stride: usize, out: &mut [f32]) {
     let mut rows = [_mm512_setzero_ps(); NR];
     for (column, row) in rows.iter_mut().enumerate() {
-        // SAFETY: inside of `from`, as asserted.
+        // SAFETY: inside of `from`, as the caller promises.
         *row = unsafe { _mm512_loadu_ps(from.as_ptr().add(column * stride)) };
     }
     // Within each quarter of a register, then quarters among registers.
@@ -84,7 +92,7 @@ pub(super) unsafe fn by_sixteen(from: &[f32], stride: usize, out: &mut [f32]) {
             _mm512_shuffle_f32x4::<0xdd>(high, high2),
         ];
         for (quarter, row) in done.into_iter().enumerate() {
-            // SAFETY: inside of `out`, as asserted.
+            // SAFETY: inside of `out`, as the caller promises.
             unsafe { _mm512_storeu_ps(out.as_mut_ptr().add((4 * quarter + lane) * NR), row) };
         }
     }
