@@ -189,6 +189,7 @@ fn bad_flags_are_refused_by_name() {
         (&["step", "--prompt", "4096"], "at most 4096"),
         (&["sampling", "--shape", "huge"], "smollm2-135m"),
         (&["everything"], "sampling"),
+        (&["step", "--lag", "17"], "--lag"),
         (&["--model", "no-such-directory"], "no-such-directory"),
         (&["--shape", "tiny", "--model", "assets/policy"], "cannot be used with"),
     ] {

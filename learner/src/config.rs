@@ -57,6 +57,9 @@ pub struct LearnerConfig {
     pub logprob_gap_max: f64,
     /// Whether groups that teach nothing are measured for the gap too, which costs their forward pass.
     pub check_inert: bool,
+    /// With a lag the gap costs a forward pass with the older weights: it is measured on one group in so many, and on
+    /// at least one of each step. Without a lag it costs nothing, and is measured on all.
+    pub gap_every: NonZeroU64,
     /// How many of the newest commits are kept; the lag may ask for more.
     pub keep_checkpoints: NonZeroUsize,
     /// Commits whose number is a multiple of this are kept for good; 0 keeps none.
@@ -112,6 +115,8 @@ pub struct Recipe {
     pub logprob_gap_max: f64,
     /// Whether groups that teach nothing are measured too.
     pub check_inert: bool,
+    /// With a lag, one group in so many is measured.
+    pub gap_every: NonZeroU64,
     /// Which commits are kept.
     pub retention: Retention,
 }
@@ -178,6 +183,7 @@ impl Default for LearnerConfig {
             micro_batch_tokens: NonZeroUsize::MIN.saturating_add(8191),
             logprob_gap_max: 0.0,
             check_inert: false,
+            gap_every: NonZeroU64::MIN.saturating_add(15),
             keep_checkpoints: NonZeroUsize::MIN.saturating_add(1),
             keep_every: 0,
         }
@@ -230,6 +236,7 @@ impl LearnerConfig {
             micro_batch_tokens: self.micro_batch_tokens.get(),
             logprob_gap_max: self.logprob_gap_max,
             check_inert: self.check_inert,
+            gap_every: self.gap_every,
             retention: Retention::new(
                 self.keep_checkpoints,
                 NonZeroU64::new(self.keep_every),

@@ -4,11 +4,12 @@
 
 mod support;
 
-use octet_learner::LearnerError;
+use octet_learner::{LearnerConfig, LearnerError};
 use octet_proto::error::error_kind;
 use octet_proto::learner::{DeliveryOutcome, DeliveryReceipt, ScoredGroup};
 use octet_proto::weights::{GetManifestRequest, weights_client};
 use octet_runtime::CancellationToken;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use support::coordinator::Scripted;
 use support::{STEPS, Setup, World, ended, recipe, worker};
@@ -98,6 +99,32 @@ async fn a_gap_ends_the_run_before_anything_is_committed() {
     assert!(
         !committed.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("step-"))
     );
+}
+
+/// With a lag the gap has a pass of its own, with the weights that sampled: on one group in `gap_every`, others at each
+/// step. Group 3 teaches nothing; 4 and 5 lie, and 4 lies more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_lag_the_gap_is_measured_on_some_groups_of_each_step() {
+    for (every, found) in [(1, 4), (16, 5)] {
+        let world = World::new();
+        let (_, coordinator) = Scripted::start().await;
+        let gap_every = NonZeroU64::new(every).unwrap();
+        let setup =
+            Setup { recipe: LearnerConfig { lag: 1, gap_every, ..recipe() }, ..Setup::default() };
+        let config = world.config("run", &setup, &coordinator);
+        let (endpoint, learner) = world.start(config, CancellationToken::new()).await;
+        let mut groups = first_groups(&endpoint).await;
+        let model = worker::fetch(&endpoint, 0).await.unwrap();
+        groups.extend(worker::sample(&model, 0, worker::groups(1)));
+        for (lying, by) in [(4, 0.5), (5, 0.25)] {
+            groups[lying].completions[2].logprobs[1] += by;
+        }
+        worker::deliver(&endpoint, groups).await.unwrap();
+        match ended(learner).await.unwrap_err() {
+            LearnerError::Gap(gap) => assert_eq!((gap.group.get(), gap.sample), (found, 2)),
+            other => panic!("{other}"),
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

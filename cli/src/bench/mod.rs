@@ -75,7 +75,7 @@ pub struct BenchArgs {
     #[arg(long, default_value = "8192")]
     micro_batch_tokens: NonZeroUsize,
     /// How many versions old the sampling policy of `step` is (`learner.lag` of a recipe).
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=16))]
     lag: u64,
     /// Threads to compute with; all of the machine's without it.
     #[arg(long)]

@@ -1,7 +1,8 @@
 //! A whole step: sampled, scored, learned, committed and published by the services that `octet train` runs.
 //!
 //! Invariant: nothing is measured but the time from one commit to the next, as the run itself reports them; the
-//! first step, which includes the start of all services, is not counted.
+//! first step, which includes the start of all services, is not counted, nor are the last ones of a run with a lag, beside
+//! which nothing is sampled any more.
 
 use super::report::{Findings, Quantity, Samples};
 use super::{Bench, learning, room, synthetic};
@@ -25,7 +26,7 @@ type Committed = Arc<Mutex<Vec<(Instant, Timing)>>>;
 pub fn measure(bench: &Bench) -> Result<Findings> {
     let s = &bench.settings;
     let plan = learning::plan(bench, s)?;
-    let steps = 1 + s.repeats as u64;
+    let steps = (1 + s.repeats as u64).saturating_add(s.lag);
     let bar = bench.begin("step", steps);
     let home = tempfile::tempdir().context("making a directory for the run")?;
     let setup = prepare(bench, home.path(), steps)?;
@@ -46,7 +47,7 @@ pub fn measure(bench: &Bench) -> Result<Findings> {
 
     let committed = committed.lock().unwrap_or_else(PoisonError::into_inner);
     let [mut wait, mut learn, mut commit, mut whole] = [(); 4].map(|()| Samples::default());
-    for step in committed.windows(2) {
+    for step in committed.windows(2).take(s.repeats) {
         let ((before, _), (at, timing)) = (&step[0], &step[1]);
         let seconds = |value: Option<f64>| Duration::from_secs_f64(value.unwrap_or(0.0));
         wait.push(seconds(Some(timing.sample_wait_seconds)));

@@ -12,6 +12,7 @@ use crate::objective::{BatchShape, CompletionLoss, Lesson, PolicyLoss, Tally, Te
 use crate::update::micro_batches;
 use octet_policy::layout::GroupTokens;
 use octet_policy::model::Learned;
+use std::num::NonZeroU64;
 
 /// All groups of a step.
 #[derive(Debug)]
@@ -74,9 +75,22 @@ impl StepBatch {
     }
 
     fn cut(&self, limit: usize, inert: bool) -> Vec<Vec<&Prepared>> {
-        let chosen: Vec<&Prepared> = self.groups.iter().filter(|g| g.inert == inert).collect();
-        let sizes: Vec<usize> = chosen.iter().map(|group| group.size()).collect();
-        micro_batches(&sizes, limit).into_iter().map(|run| chosen[run].to_vec()).collect()
+        runs(self.groups.iter().filter(|group| group.inert == inert).collect(), limit)
+    }
+
+    /// One group in `every` of those that teach something, or of all with `inert`, cut likewise: others at each step,
+    /// and at least one where there is one.
+    pub fn spread(
+        &self,
+        step: u64,
+        every: NonZeroU64,
+        inert: bool,
+        limit: usize,
+    ) -> Vec<Vec<&Prepared>> {
+        let all: Vec<&Prepared> = self.groups.iter().filter(|g| inert || !g.inert).collect();
+        let every = every.get().min(all.len() as u64).max(1);
+        let due = (0..).zip(all).filter(|(at, _)| (step % every + at).is_multiple_of(every));
+        runs(due.map(|(_, group)| group).collect(), limit)
     }
 
     /// `d loss / d logprob` of every completion token of a micro-batch, from the predictions of the
@@ -148,6 +162,12 @@ impl StepBatch {
         });
         alone.collect()
     }
+}
+
+/// Cuts groups into runs of at most `limit` tokens.
+fn runs(groups: Vec<&Prepared>, limit: usize) -> Vec<Vec<&Prepared>> {
+    let sizes: Vec<usize> = groups.iter().map(|group| group.size()).collect();
+    micro_batches(&sizes, limit).into_iter().map(|run| groups[run].to_vec()).collect()
 }
 
 impl Prepared {

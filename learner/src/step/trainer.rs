@@ -92,16 +92,25 @@ impl Trainer {
             Some(lora) => ModelCost::adapted(config, lora),
         };
         let mut seen = Seen::default();
-        if recipe.check_inert {
-            for groups in batch.inert(recipe.micro_batch_tokens) {
-                self.measure(&groups, sampler.as_ref(), &mut seen)?;
-            }
+        let (every, inert, limit) =
+            (recipe.gap_every, recipe.check_inert, recipe.micro_batch_tokens);
+        let measured = match &sampler {
+            Some(_) => batch.spread(step.get(), every, inert, limit),
+            // What is learned is measured on the way.
+            None if inert => batch.inert(limit),
+            None => Vec::new(),
+        };
+        for groups in measured {
+            self.measure(&groups, sampler.as_ref(), &mut seen)?;
         }
-        for groups in batch.learned(recipe.micro_batch_tokens) {
+        // The older weights are needed no longer.
+        let on_policy = sampler.is_none();
+        drop(sampler);
+        for groups in batch.learned(limit) {
             if stop.is_cancelled() {
                 return Ok(None);
             }
-            self.accumulate(&batch, &groups, sampler.as_ref(), &mut seen)?;
+            self.accumulate(&batch, &groups, on_policy, &mut seen)?;
             seen.learned(&groups, &cost);
         }
         if stop.is_cancelled() {
@@ -136,7 +145,7 @@ impl Trainer {
         }
     }
 
-    /// The gap alone, for groups that teach nothing.
+    /// The gap alone, of groups whose model that sampled them is not the one that learns, or that teach nothing.
     fn measure(
         &self,
         groups: &[&Prepared],
@@ -148,27 +157,23 @@ impl Trainer {
         Ok(seen.gap.see(groups, &found.logprobs, self.recipe.logprob_gap_max)?)
     }
 
-    /// Forward, gap, loss and backward of one micro-batch.
+    /// Forward, loss and backward of one micro-batch; and the gap, where the policy that learns is the one that sampled.
     fn accumulate(
         &mut self,
         batch: &StepBatch,
         groups: &[&Prepared],
-        sampler: Option<&Model>,
+        on_policy: bool,
         seen: &mut Seen,
     ) -> Result<(), LearnerError> {
         let (tokens, shaping) = (tokens(groups), self.recipe.shape.shaping);
         let bound = self.recipe.logprob_gap_max;
-        if sampler.is_some() {
-            self.measure(groups, sampler, seen)?;
-        }
         let reference = self.reference.as_ref();
         let reference = reference.map(|model| model.log_probs(&tokens, shaping)).transpose()?;
         let mut fault = None;
         let learned = self.updater.accumulate(&tokens, shaping, |current| {
-            let gap = match sampler {
-                Some(_) => Ok(()),
-                // The policy that learns is the one that sampled.
-                None => seen.gap.see(groups, &current.logprobs, bound).map_err(LearnerError::from),
+            let gap = match on_policy {
+                true => seen.gap.see(groups, &current.logprobs, bound).map_err(LearnerError::from),
+                false => Ok(()),
             };
             let slopes = gap
                 .and_then(|()| batch.slopes(groups, current, reference.as_ref(), &mut seen.tally));

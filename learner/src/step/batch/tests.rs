@@ -46,6 +46,24 @@ fn groups_that_teach_nothing_are_left_out() {
 }
 
 #[test]
+fn each_step_measures_other_groups_and_at_least_one() {
+    let batch = batch(0.0);
+    let at = |step, every, inert| {
+        let every = NonZeroU64::new(every).unwrap();
+        indices(batch.spread(step, every, inert, 78)).concat()
+    };
+    assert_eq!([0, 1, 2].map(|step| at(step, 2, false)), [vec![0, 3], vec![1, 4], vec![0, 3]]);
+    assert_eq!((at(7, 1, false), at(7, 1, true)), (vec![0, 1, 3, 4], vec![0, 1, 2, 3, 4]));
+    // Fewer groups than one is measured of: they take turns.
+    let mut turns: Vec<Vec<u64>> = (6..10).map(|step| at(step, 16, false)).collect();
+    turns.sort();
+    assert_eq!(turns, [[0], [1], [3], [4]]);
+    assert_eq!(at(u64::MAX, u64::MAX, true).len(), 1);
+    let nothing = StepBatch { groups: Vec::new(), ..batch };
+    assert!(nothing.spread(3, NonZeroU64::MIN, true, 78).is_empty());
+}
+
+#[test]
 fn slopes_do_not_depend_on_the_cut() {
     let batch = batch(0.0);
     let predict = |run: &[&Prepared]| Learned {
