@@ -188,7 +188,7 @@ fn token(directory: &RunDirectory, given: Option<&str>) -> Result<String> {
     match std::fs::read_to_string(&path) {
         Ok(kept) => Ok(kept.trim().to_owned()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let token = crate::train::token();
+            let token = crate::train::token()?;
             directory.write_private(TOKEN_FILE, token.as_bytes())?;
             Ok(token)
         }

@@ -84,7 +84,7 @@ async fn serve(
     mut show: impl FnMut(&StepMetrics) + Send + 'static,
 ) -> Result<Option<Done>> {
     let stop = shutdown::on_signal().context("listening for Ctrl-C")?;
-    let token = token();
+    let token = token()?;
     let dialer: Dialer = Arc::new(Tcp);
     let (rewards, at_coordinator, at_learner) = (listen().await?, listen().await?, listen().await?);
     let mut schedule = Vec::new();
@@ -243,9 +243,9 @@ async fn listen() -> Result<Listener> {
     Ok(bind(any, Exposure::Loopback).await?)
 }
 
-/// A join token that nobody can guess.
-pub fn token() -> String {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    let draw = || RandomState::new().build_hasher().finish();
-    format!("{:016x}{:016x}", draw(), draw())
+/// A join token that nobody can guess: 128 bits from the system's generator.
+pub fn token() -> Result<String> {
+    let mut drawn = [0; 16];
+    getrandom::fill(&mut drawn).context("drawing a join token from the system's random numbers")?;
+    Ok(format!("{:032x}", u128::from_ne_bytes(drawn)))
 }
