@@ -101,6 +101,9 @@ impl Trainer {
             None => Vec::new(),
         };
         for groups in measured {
+            if stop.is_cancelled() {
+                return Ok(None);
+            }
             self.measure(&groups, sampler.as_ref(), &mut seen)?;
         }
         // The older weights are needed no longer.
