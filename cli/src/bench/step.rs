@@ -26,7 +26,7 @@ type Committed = Arc<Mutex<Vec<(Instant, Timing)>>>;
 pub fn measure(bench: &Bench) -> Result<Findings> {
     let s = &bench.settings;
     let plan = learning::plan(bench, s)?;
-    let steps = (1 + s.repeats as u64).saturating_add(s.lag);
+    let steps = 1 + s.repeats as u64 + s.lag;
     let bar = bench.begin("step", steps);
     let home = tempfile::tempdir().context("making a directory for the run")?;
     let setup = prepare(bench, home.path(), steps)?;

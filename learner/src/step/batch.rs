@@ -66,16 +66,12 @@ impl StepBatch {
 
     /// The groups that teach something, cut into runs of at most `limit` tokens.
     pub fn learned(&self, limit: usize) -> Vec<Vec<&Prepared>> {
-        self.cut(limit, false)
+        runs(self.groups.iter().filter(|group| !group.inert).collect(), limit)
     }
 
     /// The groups that do not, cut likewise.
     pub fn inert(&self, limit: usize) -> Vec<Vec<&Prepared>> {
-        self.cut(limit, true)
-    }
-
-    fn cut(&self, limit: usize, inert: bool) -> Vec<Vec<&Prepared>> {
-        runs(self.groups.iter().filter(|group| group.inert == inert).collect(), limit)
+        runs(self.groups.iter().filter(|group| group.inert).collect(), limit)
     }
 
     /// One group in `every` of those that teach something, or of all with `inert`, cut likewise: others at each step,
