@@ -12,6 +12,7 @@ use common::{octet, short, train};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::Read;
+use std::net::TcpStream;
 use std::time::Instant;
 
 #[test]
@@ -317,33 +318,53 @@ fn a_client_that_leaves_makes_room() {
     }
 }
 
+/// Gives a server of eight rows long answers to write: one as a stream that has begun, whose first bytes are beside
+/// it, and `more` that wait, one after the other, since each takes all rows.
+fn busy(at: &str, more: usize) -> (TcpStream, [u8; 64], Vec<TcpStream>) {
+    // Of eight such answers one is long.
+    let long = with(question("Hello"), json!({"max_tokens": 900, "temperature": 2, "n": 8}));
+    let post = |body: Value| send(at, "POST", "/v1/chat/completions", "", &body.to_string());
+    let mut stream = post(with(long.clone(), json!({"stream": true})));
+    let mut first = [0; 64];
+    stream.read_exact(&mut first).unwrap();
+    (stream, first, (0..more).map(|_| post(long.clone())).collect())
+}
+
+/// Returns when so many requests have come that the server has not begun with.
+fn until_wait(at: &str, requests: f64) {
+    let begin = Instant::now();
+    loop {
+        let page = ask(at, "GET", "/metrics", "").body;
+        let line = page.lines().find(|line| line.starts_with("octet_serve_waiting ")).unwrap();
+        if line.split(' ').nth(1).unwrap().parse::<f64>().unwrap() >= requests {
+            return;
+        }
+        assert!(begin.elapsed() < PATIENCE, "{line}");
+    }
+}
+
 #[test]
 fn a_signal_lets_what_is_under_way_finish_and_nothing_new_in() {
     let home = tempfile::tempdir().unwrap();
     let (mut node, at) = serve(home.path(), &["assets/policy", "--rows", "8", "--drain", "120"]);
-    let long = with(
-        // Of eight such answers one is long.
-        question(&"{".repeat(20)),
-        json!({"max_tokens": 900, "temperature": 2, "stream": true, "n": 8}),
-    );
-    let mut stream = send(&at, "POST", "/v1/chat/completions", "", &long.to_string());
-    let mut first = [0; 64];
-    stream.read_exact(&mut first).unwrap();
+    let (mut stream, first, waiting) = busy(&at, 8);
+    until_wait(&at, 4.0);
     node.terminate();
     let begin = Instant::now();
-    let refused = loop {
-        let answer = complete(&at, &question("Hello"));
-        if answer.status != 200 {
-            break answer;
-        }
+    // Its health tells when the signal has arrived; a completion asked for before would be one of those under way.
+    while ask(&at, "GET", "/ping", "").status == 200 {
         assert!(begin.elapsed() < PATIENCE);
-    };
+    }
+    let refused = complete(&at, &question("Hello"));
     assert_eq!(refused.status, 503, "{refused:?}");
     assert!(refused.head.contains("retry-after"), "{}", refused.head);
     let mut rest = Vec::new();
     stream.read_to_end(&mut rest).unwrap();
     let all = String::from_utf8([&first[..], &rest].concat()).unwrap();
     assert!(all.contains("data: [DONE]"), "{}", &all[all.len().saturating_sub(400)..]);
+    // Those that waited were under way as well; another may have come with the signal.
+    let answers = waiting.into_iter().map(receive).filter(|answer| answer.status == 200);
+    assert!(answers.count() >= 4, "{}", node.story());
     node.succeeds();
 }
 
@@ -351,23 +372,9 @@ fn a_signal_lets_what_is_under_way_finish_and_nothing_new_in() {
 fn the_drain_has_an_end() {
     let home = tempfile::tempdir().unwrap();
     let (mut node, at) = serve(home.path(), &["assets/policy", "--rows", "8", "--drain", "0"]);
-    let long = with(question("Hello"), json!({"max_tokens": 900, "temperature": 2, "n": 8}));
-    let body = with(long.clone(), json!({"stream": true})).to_string();
-    let mut stream = send(&at, "POST", "/v1/chat/completions", "", &body);
-    let mut first = [0; 64];
-    stream.read_exact(&mut first).unwrap();
-    // More than can be done in a moment: one after the other, since each takes all rows.
-    let more = long.to_string();
-    let waiting: Vec<_> =
-        (0..20).map(|_| send(&at, "POST", "/v1/chat/completions", "", &more)).collect();
-    let waits = || {
-        let page = ask(&at, "GET", "/metrics", "").body;
-        let line = page.lines().find(|line| line.starts_with("octet_serve_waiting ")).unwrap();
-        line.split(' ').nth(1).unwrap().parse::<f64>().unwrap()
-    };
-    while waits() < 12.0 {
-        assert!(node.is_running());
-    }
+    // More than can be done in a moment.
+    let (mut stream, _first, waiting) = busy(&at, 20);
+    until_wait(&at, 12.0);
     node.terminate();
     let status = node.end(PATIENCE);
     assert!(!status.success(), "requests were cut off");

@@ -95,8 +95,11 @@ impl Server {
         let open = desk.open.len();
         cut.cancel();
         over.cancel();
+        // Whoever comes now is refused at once: nobody would answer.
+        let Door { listener, mut connections, .. } = door;
+        drop(listener);
         // Those that were cut off are told so, and streams get their last line.
-        let last = async { while door.connections.join_next().await.is_some() {} };
+        let last = async { while connections.join_next().await.is_some() {} };
         let _those_who_do_not_read = timeout(FAREWELL, last).await;
         let _a_step_that_takes_longer = timeout(FAREWELL, engine).await;
         Ok(if drained { Ended::Drained } else { Ended::Cut(open) })
