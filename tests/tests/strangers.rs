@@ -2,6 +2,7 @@
 //! bounded, and those who belong are served afterwards.
 #![allow(clippy::unwrap_used)]
 
+#[path = "roles/cluster/mod.rs"]
 mod cluster;
 
 use std::net::SocketAddr;

@@ -1,12 +1,11 @@
 //! One learner and eight workers: how a new version comes to all of them, what the learner's uplink
 //! carries for it, and how long it takes beside the speed of the wire.
-#![allow(clippy::unwrap_used)]
-
-mod cluster;
 
 use std::time::{Duration, Instant};
 
-use cluster::{DIGEST, Folder, client, coordinator, line, listen, params, worker};
+use crate::cluster::{
+    DIGEST, Folder, STEPS, TOKEN, client, coordinator, line, listen, params, worker,
+};
 use octet_coordinator::JoinToken;
 use octet_learner::service::weights::{Publication, Published, Weights};
 use octet_proto::PolicyVersion;
@@ -48,8 +47,8 @@ async fn eight_workers_share_a_version_and_the_learner_sends_less_than_eight() {
     let publication = Publication::new(0, [first]);
     let listener = listen().await;
     let learner_at = listener.endpoint();
-    let weights = Weights::new(publication.clone(), PolicyVersion(cluster::STEPS), stop.clone());
-    let demand = Demand::new(JoinToken::new(cluster::TOKEN), "learner");
+    let weights = Weights::new(publication.clone(), PolicyVersion(STEPS), stop.clone());
+    let demand = Demand::new(JoinToken::new(TOKEN), "learner");
     let router = server(KeepAlive::default())
         .add_service(InterceptedService::new(weights_server(weights), demand));
     let drain = Duration::from_secs(1);

@@ -1,5 +1,4 @@
 //! A scripted coordinator, learner and reward service on loopback ports, and a tiny model.
-#![allow(clippy::unwrap_used, dead_code, missing_docs)]
 
 pub mod coordinator;
 pub mod learner;
@@ -46,7 +45,8 @@ pub struct World {
     pub config: Config,
     coordinator_up: Option<Up>,
     learner_up: Option<Up>,
-    reward_up: Vec<Up>,
+    /// Held, since they serve until it is dropped.
+    _reward_up: Vec<Up>,
 }
 
 /// A server that runs; gone when it is dropped.
@@ -95,7 +95,7 @@ impl World {
             config,
             coordinator_up,
             learner_up,
-            reward_up,
+            _reward_up: reward_up,
         }
     }
 

@@ -3,22 +3,19 @@
 //! state of the undisturbed one, to the bit.
 //!
 //! A seed that fails is printed. `OCTET_SIMULATION_SEED=17 cargo test --release -p octet-tests --test
-//! simulation` runs that one alone, in the same way.
-#![allow(clippy::unwrap_used)]
-
-mod simulated;
+//! roles simulation` runs that one alone, in the same way.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::simulated::faults::{Dice, Faults};
+use crate::simulated::observer::{Echoes, Seen};
+use crate::simulated::roles::{hosts, stage};
+use crate::simulated::verdict::{Left, check_status};
+use crate::simulated::{Cast, Disk, Shape, network, on_one_thread};
 use octet_proto::coordinator::GetStatusResponse;
-use simulated::faults::{Dice, Faults};
-use simulated::observer::{Echoes, Seen};
-use simulated::roles::{hosts, stage};
-use simulated::verdict::{Left, check_status};
-use simulated::{Cast, Disk, Shape, network, on_one_thread};
 
 /// Runs one seed instead of all.
 const SEED: &str = "OCTET_SIMULATION_SEED";

@@ -2,24 +2,21 @@
 //! gRPC, for as long as it is told. Run it with
 //!
 //! ```sh
-//! OCTET_SOAK_SECONDS=600 cargo test --release -p octet-tests --test soak -- --ignored --nocapture
+//! OCTET_SOAK_SECONDS=600 cargo test --release -p octet-tests --test roles soak -- --ignored --nocapture
 //! ```
 //!
 //! A scripted worker does all that a worker does but compute: it leases, renews, fetches every version
 //! whole and verifies it, and delivers groups of a usual size whose completions are all worth the same, so
 //! that the learner stores, commits and publishes and has nothing to learn. See `docs/scale.md`.
-#![allow(clippy::unwrap_used)]
-
-mod cluster;
-mod soak_worker;
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::cluster::{DIGEST, Folder, TOKEN, client, listen};
+use crate::soak_worker::{COMPLETIONS, PROMPT, TOKENS, Tally, example, work};
 use candle_core::{DType, Device};
-use cluster::{DIGEST, Folder, client, listen};
 use octet_coordinator::{Coordinator, JOURNAL_FILE, JoinToken, Reward, RunPlan, Timing};
 use octet_learner::learner::{Patience, SPOOL_FILE};
 use octet_learner::spool::Spool;
@@ -29,7 +26,6 @@ use octet_proto::coordinator::GetStatusRequest;
 use octet_proto::{ConfigDigest, GroupIndex};
 use octet_runtime::CancellationToken;
 use octet_runtime::net::Tcp;
-use soak_worker::{COMPLETIONS, PROMPT, TOKENS, Tally, work};
 
 const STEPS: u64 = 1_000_000;
 /// Four groups for each worker.
@@ -84,11 +80,11 @@ async fn start_coordinator(folder: &Folder, batch: u64, stop: CancellationToken)
             digest: "nobody".into(),
             endpoints: vec!["http://127.0.0.1:9".into()],
         },
-        join_token: JoinToken::new(cluster::TOKEN),
+        join_token: JoinToken::new(TOKEN),
         journal: folder.directory.path().join(JOURNAL_FILE),
         drain: Duration::from_secs(1),
     };
-    let coordinator = Coordinator::open(config, Arc::new(vec![soak_worker::example()])).unwrap();
+    let coordinator = Coordinator::open(config, Arc::new(vec![example()])).unwrap();
     let listener = listen().await;
     let endpoint = listener.endpoint();
     tokio::spawn(coordinator.serve(listener.incoming(), stop));
@@ -118,7 +114,7 @@ fn learner_config(folder: &Folder, batch: u64, coordinator: &str) -> octet_learn
         },
         config_digest: ConfigDigest::new(DIGEST),
         coordinator: coordinator.to_owned(),
-        join_token: cluster::TOKEN.to_owned(),
+        join_token: TOKEN.to_owned(),
         endpoint: None,
         threads: None,
         patience: Patience::default(),

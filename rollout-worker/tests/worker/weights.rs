@@ -1,17 +1,14 @@
 //! Weights from other workers: what is taken from whom when sources serve, die, are silent and lie.
-#![allow(clippy::unwrap_used, missing_docs)]
 
-mod support;
-
+use crate::support::coordinator::TOKEN;
+use crate::support::learner::Learner;
+use crate::support::{World, until};
 use octet_proto::auth::{JoinToken, Line};
 use octet_proto::error::error_kind;
 use octet_proto::transport::{ClientOptions, channel};
 use octet_proto::weights::{GetChunksRequest, GetManifestRequest, weights_client};
 use octet_rollout_worker::Totals;
 use std::time::Duration;
-use support::coordinator::TOKEN;
-use support::learner::Learner;
-use support::{World, until};
 
 /// Runs a group of version 1; what the worker did, and what the learner was asked from where.
 async fn run(world: &World) -> (Totals, Vec<u64>) {

@@ -1,17 +1,14 @@
 //! Each wire of a run blocked in turn: what waits for it says so in the status, by name, since when and
 //! until when; and when the wire is free again, the run goes on by itself.
-#![allow(clippy::unwrap_used)]
-
-mod simulated;
 
 use std::time::Duration;
 
+use crate::simulated::faults::Fault;
+use crate::simulated::observer::Seen;
+use crate::simulated::roles::{COORDINATOR, LEARNER, REWARDS, stage, worker_name};
+use crate::simulated::verdict::{Left, check_status};
+use crate::simulated::{Cast, Disk, Shape, network, on_one_thread};
 use octet_proto::coordinator::{GetStatusResponse, Wait};
-use simulated::faults::Fault;
-use simulated::observer::Seen;
-use simulated::roles::{COORDINATOR, LEARNER, REWARDS, stage, worker_name};
-use simulated::verdict::{Left, check_status};
-use simulated::{Cast, Disk, Shape, network, on_one_thread};
 
 const SHAPE: Shape = Shape { steps: 4, batch: 4, lag: 0, swap_at: None };
 /// How long a wire is blocked: longer than any deadline of those who wait for it but a person's.

@@ -1,9 +1,8 @@
 //! What a learner does when something lies: refusals with stable kinds, the purity check, the gap, and
 //! a coordinator that forgets.
-#![allow(clippy::unwrap_used)]
 
-mod support;
-
+use crate::support::coordinator::Scripted;
+use crate::support::{STEPS, Setup, World, ended, recipe, worker};
 use octet_learner::{LearnerConfig, LearnerError};
 use octet_proto::error::error_kind;
 use octet_proto::learner::{DeliveryOutcome, DeliveryReceipt, ScoredGroup};
@@ -11,8 +10,6 @@ use octet_proto::weights::{GetManifestRequest, weights_client};
 use octet_runtime::CancellationToken;
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use support::coordinator::Scripted;
-use support::{STEPS, Setup, World, ended, recipe, worker};
 
 fn setup() -> Setup {
     Setup { recipe: recipe(), threads: None, adapter: None }

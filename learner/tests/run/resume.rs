@@ -1,9 +1,7 @@
 //! A run is a pure function of its configuration: stopped, resumed, on one thread or two, with groups
 //! in any order, it makes the same weights to the bit.
-#![allow(clippy::unwrap_used)]
 
-mod support;
-
+use crate::support::{STEPS, Setup, World, adapter, recipe, worker};
 use octet_learner::LearnerConfig;
 use octet_learner::group::ScoredGroup;
 use octet_learner::metrics::{StepMetrics, Timing, read};
@@ -11,7 +9,6 @@ use octet_learner::spool::Spool;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
-use support::{STEPS, Setup, World, adapter, recipe, worker};
 
 fn setups() -> [(&'static str, Setup); 5] {
     let of = |change: &dyn Fn(&mut LearnerConfig)| {

@@ -2,7 +2,6 @@
 //! and workers with a tiny random model, one thread, and a clock that is the test's.
 //!
 //! Invariant: what happens is a function of the seed, so a failure can be looked at again.
-#![allow(dead_code, clippy::unwrap_used, reason = "each test file uses its part")]
 
 pub mod faults;
 pub mod network;

@@ -1,5 +1,4 @@
 //! A run of real roles over loopback gRPC, whose weights go over a scripted transport.
-#![allow(clippy::unwrap_used)]
 
 pub mod fabric;
 

@@ -1,5 +1,4 @@
 //! A scripted coordinator and a scripted worker around a real learner: real gRPC, real groups.
-#![allow(dead_code, clippy::unwrap_used)]
 
 pub mod coordinator;
 pub mod worker;

@@ -1,5 +1,5 @@
 //! A coordinator, workers and a learner of one process, for the tests that cross roles.
-#![allow(dead_code, clippy::unwrap_used, reason = "each test file uses its part")]
+#![allow(dead_code, reason = "each program uses its part")]
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};

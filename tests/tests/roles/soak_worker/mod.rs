@@ -2,7 +2,6 @@
 //!
 //! Invariant: it answers for each lease that it was given: delivered and acknowledged, revoked, or given
 //! back when it leaves.
-#![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -23,7 +22,7 @@ use serde_json::json;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::cluster::{DIGEST, client, line};
+use crate::cluster::{DIGEST, client, line};
 
 pub const COMPLETIONS: u32 = 8;
 /// Tokens of a prompt.

@@ -1,14 +1,9 @@
 //! The roles with a transport that broadcasts: versions come by it, whoever breaks it is left out, and
 //! whatever happens the run ends with the weights of a run without any.
-#![allow(clippy::unwrap_used)]
-
-mod broadcasting;
-mod cluster;
-mod simulated;
 
 use std::time::Duration;
 
-use broadcasting::{Run, STEPS, timing, undisturbed};
+use crate::broadcasting::{Run, STEPS, timing, undisturbed};
 use octet_broadcast::Timing;
 use octet_proto::broadcast::BroadcastPhase;
 

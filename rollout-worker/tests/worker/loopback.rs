@@ -1,7 +1,4 @@
 //! A worker against scripted peers over real gRPC on loopback ports, with a tiny random model.
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod support;
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -12,9 +9,9 @@ use octet_proto::learner::{FinishReason, ScoredGroup};
 use octet_rollout_worker::weights::WeightsError;
 use octet_rollout_worker::{OnRewardFailure, WorkerError};
 
-use support::model::COMPLETIONS;
-use support::reward::worth;
-use support::{World, until};
+use crate::support::model::{COMPLETIONS, example};
+use crate::support::reward::worth;
+use crate::support::{World, until};
 
 fn lease(group: u64) -> LeaseRef {
     LeaseRef { group, epoch: 100 + group }
@@ -36,7 +33,7 @@ fn assert_true(world: &World, group: &ScoredGroup) {
         assert_eq!((&found.verdict[..], &found.detail), ("scripted", &text));
         assert_eq!(found.reward, worth(group.group, &text));
     }
-    assert_eq!(group.example_json, support::model::example(group.group));
+    assert_eq!(group.example_json, example(group.group));
     assert_eq!((group.worker.as_str(), group.reward_revision), ("worker-a", 1));
     assert_eq!(group.lease_epoch, 100 + group.group);
 }

@@ -1,16 +1,13 @@
 //! How long it takes until a run moves again: after a worker was killed, and after the learner, the
 //! coordinator or the reward is back. In simulated time, with the clocks that are the defaults.
-#![allow(clippy::unwrap_used)]
-
-mod simulated;
 
 use std::time::Duration;
 
+use crate::simulated::faults::Fault;
+use crate::simulated::observer::Seen;
+use crate::simulated::roles::{COORDINATOR, LEARNER, REWARDS, hosts, stage, worker_name};
+use crate::simulated::{Cast, Disk, Shape, network, on_one_thread};
 use octet_proto::coordinator::GetStatusResponse;
-use simulated::faults::Fault;
-use simulated::observer::Seen;
-use simulated::roles::{COORDINATOR, LEARNER, REWARDS, hosts, stage, worker_name};
-use simulated::{Cast, Disk, Shape, network, on_one_thread};
 use turmoil::Sim;
 
 const SHAPE: Shape = Shape { steps: 60, batch: 4, lag: 0, swap_at: None };
