@@ -214,7 +214,7 @@ async fn a_slow_function_runs_on_its_threads_only_and_blocks_no_describe() {
     let function = Arc::new(Obedient::default());
     let running = start(function.clone(), settings(3, 64)).await;
     let mut client = running.client();
-    let requests = (0..24).map(|id| request(id, "sleep 50", &row())).collect();
+    let requests = (0..24).map(|id| request(id, "sleep 100", &row())).collect();
     let scoring = tokio::spawn({
         let mut client = client.clone();
         async move { score_all(&mut client, requests).await }
@@ -222,9 +222,8 @@ async fn a_slow_function_runs_on_its_threads_only_and_blocks_no_describe() {
     while function.running.load(Ordering::SeqCst) < 3 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    let asked = Instant::now();
     client.describe(DescribeRequest {}).await.unwrap();
-    assert!(asked.elapsed() < Duration::from_millis(200), "{:?}", asked.elapsed());
+    assert!(!scoring.is_finished(), "described only when there was nothing left to score");
     assert_eq!(scoring.await.unwrap().len(), 24);
     assert_eq!(function.most.load(Ordering::SeqCst), 3);
     running.stop().await;
@@ -252,9 +251,15 @@ async fn a_function_that_hangs_times_out_and_so_do_those_behind_it() {
     assert_eq!(failure(&answers[&0]), ("timed-out", true));
     assert_eq!(failure(&answers[&1]), ("timed-out", true));
     // Once the thread is free it scores again.
-    tokio::time::sleep(Duration::from_millis(1000)).await;
-    let answers = score_all(&mut running.client(), vec![request(2, "1", &row())]).await;
-    assert!(matches!(answers[&2], ScoreOutcome::Scored(_)));
+    let begin = Instant::now();
+    loop {
+        let answers = score_all(&mut running.client(), vec![request(2, "1", &row())]).await;
+        if matches!(answers[&2], ScoreOutcome::Scored(_)) {
+            break;
+        }
+        assert_eq!(failure(&answers[&2]), ("timed-out", true));
+        assert!(begin.elapsed() < PATIENCE);
+    }
     running.stop().await;
 }
 
