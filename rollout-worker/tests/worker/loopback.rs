@@ -11,7 +11,7 @@ use octet_rollout_worker::{OnRewardFailure, WorkerError};
 
 use crate::support::model::{COMPLETIONS, example};
 use crate::support::reward::worth;
-use crate::support::{World, until};
+use crate::support::{Running, World, until};
 
 fn lease(group: u64) -> LeaseRef {
     LeaseRef { group, epoch: 100 + group }
@@ -36,6 +36,14 @@ fn assert_true(world: &World, group: &ScoredGroup) {
     assert_eq!(group.example_json, example(group.group));
     assert_eq!((group.worker.as_str(), group.reward_revision), ("worker-a", 1));
     assert_eq!(group.lease_epoch, 100 + group.group);
+}
+
+/// The worker ends by itself with group 0 delivered, which it sampled once.
+async fn ends_having_sampled_once(world: &World, running: Running) {
+    let handle = running.handle.clone();
+    running.end().await.unwrap();
+    assert_true(world, &world.delivered(0).unwrap());
+    assert_eq!(handle.totals().groups_sampled, 1, "it was not sampled again");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -242,10 +250,7 @@ async fn a_coordinator_that_forgot_the_worker_gets_its_leases_named_again() {
     })
     .await;
     world.learner.book.lock().unwrap().mute = false;
-    let handle = running.handle.clone();
-    running.end().await.unwrap();
-    assert_true(&world, &world.delivered(0).unwrap());
-    assert_eq!(handle.totals().groups_sampled, 1, "it was not sampled again");
+    ends_having_sampled_once(&world, running).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -260,10 +265,7 @@ async fn coordinator_and_learner_may_go_and_come_back() {
     assert!(!running.ended.is_finished());
     world.learner.book.lock().unwrap().mute = false;
     world.bring_back(places).await;
-    let handle = running.handle.clone();
-    running.end().await.unwrap();
-    assert_true(&world, &world.delivered(0).unwrap());
-    assert_eq!(handle.totals().groups_sampled, 1, "it was not sampled again");
+    ends_having_sampled_once(&world, running).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

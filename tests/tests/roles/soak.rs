@@ -14,10 +14,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::cluster::{DIGEST, Folder, TOKEN, client, listen};
+use crate::cluster::{DIGEST, Folder, TOKEN, client, coordinator_of, listen};
 use crate::soak_worker::{COMPLETIONS, PROMPT, TOKENS, Tally, example, work};
 use candle_core::{DType, Device};
-use octet_coordinator::{Coordinator, JOURNAL_FILE, JoinToken, Reward, RunPlan, Timing};
+use octet_coordinator::RunPlan;
 use octet_learner::learner::{Patience, SPOOL_FILE};
 use octet_learner::spool::Spool;
 use octet_learner::{Learner, LearnerConfig, RunShape};
@@ -73,26 +73,6 @@ fn plan(batch: u64) -> RunPlan {
     }
 }
 
-async fn start_coordinator(folder: &Folder, batch: u64, stop: CancellationToken) -> String {
-    let config = octet_coordinator::Config {
-        plan: plan(batch),
-        timing: Timing::default(),
-        reward: Reward {
-            name: "nobody".into(),
-            digest: "nobody".into(),
-            endpoints: vec!["http://127.0.0.1:9".into()],
-        },
-        join_token: JoinToken::new(TOKEN),
-        journal: folder.directory.path().join(JOURNAL_FILE),
-        drain: Duration::from_secs(1),
-    };
-    let coordinator = Coordinator::open(config, Arc::new(vec![example()])).unwrap();
-    let listener = listen().await;
-    let endpoint = listener.endpoint();
-    tokio::spawn(coordinator.serve(listener.incoming(), stop));
-    endpoint
-}
-
 fn learner_config(folder: &Folder, batch: u64, coordinator: &str) -> octet_learner::Config {
     octet_learner::Config {
         run: folder.directory.path().join("run"),
@@ -133,7 +113,7 @@ async fn one_learner_feeds_many_workers() {
     std::fs::create_dir(folder.directory.path().join("run")).unwrap();
 
     let (stop_all, stop_workers) = (CancellationToken::new(), CancellationToken::new());
-    let coordinator = start_coordinator(&folder, batch, stop_all.clone()).await;
+    let coordinator = coordinator_of(plan(batch), example(), &folder, stop_all.clone()).await;
     let config = learner_config(&folder, batch, &coordinator);
     let learner = tokio::task::spawn_blocking(move || Learner::open(config)).await.unwrap();
     let learner = learner.unwrap();

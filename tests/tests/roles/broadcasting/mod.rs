@@ -3,12 +3,11 @@
 pub mod fabric;
 
 use std::collections::BTreeMap;
-use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use candle_core::{DType, Device};
 use octet_broadcast::Timing as BroadcastTiming;
 use octet_coordinator::{Config, Coordinator, JOURNAL_FILE, JoinToken, Reward, RunPlan, Timing};
 use octet_dataset::Example;
@@ -16,17 +15,16 @@ use octet_learner::Learner;
 use octet_proto::ConfigDigest;
 use octet_proto::broadcast::{BroadcastPhase, BroadcastStatus};
 use octet_proto::coordinator::{CoordinatorClient, GetStatusRequest, GetStatusResponse};
-use octet_proto::transport::ClientOptions;
 use octet_reward_service::{
     RewardFunction, RewardRange, ScoreError, Scorer, ServiceSettings, Verdict, serve_scorer,
 };
-use octet_rollout_worker::{Limits, OnRewardFailure, SamplingSettings, Totals, Worker};
+use octet_rollout_worker::{Totals, Worker};
 use octet_runtime::CancellationToken;
 use octet_runtime::net::Tcp;
 use tokio::task::JoinHandle;
 
 use crate::cluster::{DIGEST, TOKEN, client, listen};
-use crate::simulated::{COMPLETIONS, Disk, MAX_TOKENS, Shape, roles, rows};
+use crate::simulated::{COMPLETIONS, Disk, Shape, roles, rows};
 use fabric::Fabric;
 
 pub const STEPS: u64 = 6;
@@ -177,29 +175,7 @@ impl Run {
     }
 
     pub async fn worker(&mut self, name: &str) {
-        let config = octet_rollout_worker::Config {
-            name: name.to_owned(),
-            coordinator: self.coordinator.clone(),
-            join_token: TOKEN.to_owned(),
-            config_digest: ConfigDigest::new(DIGEST),
-            weights_endpoint: String::new(),
-            capacity: NonZeroU32::MIN,
-            max_rows: NonZeroUsize::new(COMPLETIONS as usize).unwrap(),
-            model: self.disk.model(),
-            adapter: None,
-            dtype: DType::F32,
-            device: Device::Cpu,
-            sampling: SamplingSettings {
-                seed: 7,
-                completions: NonZeroU32::new(COMPLETIONS).unwrap(),
-                max_tokens: NonZeroUsize::new(MAX_TOKENS).unwrap(),
-                ..SamplingSettings::default()
-            },
-            on_reward_failure: OnRewardFailure::Fail,
-            drain: Duration::from_secs(1),
-            limits: Limits::default(),
-            client: ClientOptions::default(),
-        };
+        let config = roles::worker_config(&self.disk, name, self.coordinator.clone(), 1);
         let listener = listen().await;
         let endpoint = listener.endpoint();
         let mut worker = Worker::new(config, Arc::new(Tcp)).unwrap();

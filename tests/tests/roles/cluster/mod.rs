@@ -87,16 +87,27 @@ pub async fn coordinator(folder: &Folder, stop: CancellationToken) -> String {
         "prompt": [{"role": "user", "content": "add 1 and 2"}],
         "reward_model": {"ground_truth": {"tool_call": {"name": "add", "parameters": {"a": 1}}}},
     });
+    let plan = RunPlan {
+        run_id: "run".into(),
+        config_digest: ConfigDigest::new(DIGEST),
+        seed: 1,
+        steps: NonZeroU64::new(STEPS).unwrap(),
+        batch: NonZeroU64::MIN,
+        lag: 0,
+        rows: NonZeroU64::MIN,
+    };
+    coordinator_of(plan, row.to_string(), folder, stop).await
+}
+
+/// As [`coordinator`], of a run of one's own over one example.
+pub async fn coordinator_of(
+    plan: RunPlan,
+    example: String,
+    folder: &Folder,
+    stop: CancellationToken,
+) -> String {
     let config = Config {
-        plan: RunPlan {
-            run_id: "run".into(),
-            config_digest: ConfigDigest::new(DIGEST),
-            seed: 1,
-            steps: NonZeroU64::new(STEPS).unwrap(),
-            batch: NonZeroU64::MIN,
-            lag: 0,
-            rows: NonZeroU64::MIN,
-        },
+        plan,
         timing: Timing::default(),
         reward: Reward {
             name: "nobody".into(),
@@ -107,7 +118,7 @@ pub async fn coordinator(folder: &Folder, stop: CancellationToken) -> String {
         journal: folder.directory.path().join(JOURNAL_FILE),
         drain: Duration::from_secs(1),
     };
-    let coordinator = Coordinator::open(config, Arc::new(vec![row.to_string()])).unwrap();
+    let coordinator = Coordinator::open(config, Arc::new(vec![example])).unwrap();
     let listener = listen().await;
     let endpoint = listener.endpoint();
     tokio::spawn(coordinator.serve(listener.incoming(), stop));

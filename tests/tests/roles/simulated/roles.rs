@@ -19,11 +19,11 @@ use octet_rollout_worker::{Limits, OnRewardFailure, SamplingSettings, Worker};
 use octet_runtime::CancellationToken;
 use turmoil::Sim;
 
+pub use crate::cluster::{DIGEST, TOKEN};
+
 use super::network::{Simulated, at, incoming};
 use super::{COMPLETIONS, Cast, Disk, MAX_TOKENS, Shape, rows};
 
-pub const TOKEN: &str = "open sesame";
-pub const DIGEST: &str = "cafe";
 pub const COORDINATOR: &str = "coordinator";
 pub const LEARNER: &str = "learner";
 /// The replicas of the first reward, and the one of the second.
@@ -168,10 +168,16 @@ fn learner(sim: &mut Sim<'_>, disk: &Disk, shape: Shape, step: Duration) {
     });
 }
 
-fn worker(sim: &mut Sim<'_>, disk: &Disk, name: &str, capacity: u32, step: Duration) {
-    let config = octet_rollout_worker::Config {
+/// How a worker of the disk's run is set up that holds `capacity` groups at once.
+pub fn worker_config(
+    disk: &Disk,
+    name: &str,
+    coordinator: String,
+    capacity: u32,
+) -> octet_rollout_worker::Config {
+    octet_rollout_worker::Config {
         name: name.to_owned(),
-        coordinator: at(COORDINATOR),
+        coordinator,
         join_token: TOKEN.to_owned(),
         config_digest: ConfigDigest::new(DIGEST),
         weights_endpoint: String::new(),
@@ -191,7 +197,11 @@ fn worker(sim: &mut Sim<'_>, disk: &Disk, name: &str, capacity: u32, step: Durat
         drain: Duration::from_secs(1),
         limits: Limits::default(),
         client: ClientOptions::default(),
-    };
+    }
+}
+
+fn worker(sim: &mut Sim<'_>, disk: &Disk, name: &str, capacity: u32, step: Duration) {
+    let config = worker_config(disk, name, at(COORDINATOR), capacity);
     let host = name.to_owned();
     sim.host(name, move || {
         let (config, host) = (config.clone(), host.clone());
